@@ -1,0 +1,17 @@
+//! The definition: `x = scale · (q − zero_point)`, for one number; and the parameters of a tensor.
+//!
+//! Everything else in the crate agrees with the functions of [`scalar`] bit for bit, as ONNX
+//! `QuantizeLinear` has them: divide by the scale, round half to even, add the zero point, clamp.
+
+mod elementwise;
+pub(crate) mod loops;
+mod parameters;
+mod range;
+pub mod scalar;
+
+pub use elementwise::{
+    dequantize, dequantize_into, fake_quantize, fake_quantize_into, quantize, quantize_into,
+};
+pub(crate) use elementwise::{fill_slices, fits, same_shape};
+pub use parameters::{Affine, Parameter};
+pub use range::{Range, Ranges};

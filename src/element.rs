@@ -1,0 +1,281 @@
+//! The float types that tensors hold and the integer types that codes are kept in.
+
+use half::{bf16, f16, slice::HalfFloatSliceExt};
+
+/// Elements of 16 bits that are widened at a time, on the stack.
+const PIECE: usize = 256;
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A float type that tensors hold: `f32`, `f64`, [`half::f16`] and [`half::bf16`].
+///
+/// The two 16-bit types are widened to `f32`, exactly, and computed with there; `f64` is computed
+/// with as it is.
+pub trait Element:
+    sealed::Sealed + Copy + Default + Send + Sync + std::fmt::Debug + 'static
+{
+    /// The type that is computed with.
+    type Real: Real;
+
+    /// The value, widened exactly.
+    fn to_real(self) -> Self::Real;
+
+    /// The nearest value of this type.
+    fn from_real(real: Self::Real) -> Self;
+
+    /// Calls `work(at, reals)` with the elements from `at` on, widened: all at once where nothing
+    /// needs widening, else in pieces.
+    #[doc(hidden)]
+    fn in_reals(elements: &[Self], work: impl FnMut(usize, &[Self::Real]));
+
+    /// Calls `work(at, reals)` for it to fill, and keeps what it wrote as the elements from `at` on.
+    #[doc(hidden)]
+    fn from_reals(elements: &mut [Self], work: impl FnMut(usize, &mut [Self::Real]));
+}
+
+/// The float types that are computed with: `f32` and `f64`.
+pub trait Real:
+    Element<Real = Self> + num_traits::Float + num_traits::FromPrimitive + Into<f64>
+{
+    #[doc(hidden)]
+    fn of_f32(value: f32) -> Self;
+
+    #[doc(hidden)]
+    fn to_f32(self) -> f32;
+
+    /// The value of a code of at most 16 bits.
+    #[doc(hidden)]
+    fn of_code(code: i32) -> Self;
+
+    /// Half-to-even rounding of values below 2^22 in magnitude, in two additions that every target
+    /// vectorizes; the second result holds the integer in its low 32 bits.
+    #[doc(hidden)]
+    fn round_small(self) -> (Self, i32);
+}
+
+impl sealed::Sealed for f32 {}
+impl Element for f32 {
+    type Real = f32;
+
+    #[inline(always)]
+    fn to_real(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn from_real(real: f32) -> Self {
+        real
+    }
+
+    #[inline(always)]
+    fn in_reals(elements: &[Self], mut work: impl FnMut(usize, &[f32])) {
+        work(0, elements);
+    }
+
+    #[inline(always)]
+    fn from_reals(elements: &mut [Self], mut work: impl FnMut(usize, &mut [f32])) {
+        work(0, elements);
+    }
+}
+
+impl Real for f32 {
+    #[inline(always)]
+    fn of_f32(value: f32) -> Self {
+        value
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_precision_loss, reason = "codes have at most 16 bits")]
+    fn of_code(code: i32) -> Self {
+        code as f32
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_wrap,
+        reason = "the difference of two bit patterns is the integer, in two's complement"
+    )]
+    fn round_small(self) -> (Self, i32) {
+        // 1.5 · 2^23: adding it leaves no bit below the units, and rounds as every addition does.
+        const MAGIC: f32 = 12_582_912.0;
+        let shifted = self + MAGIC;
+        let code = shifted.to_bits().wrapping_sub(MAGIC.to_bits()) as i32;
+        (shifted - MAGIC, code)
+    }
+}
+
+impl sealed::Sealed for f64 {}
+impl Element for f64 {
+    type Real = f64;
+
+    #[inline(always)]
+    fn to_real(self) -> f64 {
+        self
+    }
+
+    #[inline(always)]
+    fn from_real(real: f64) -> Self {
+        real
+    }
+
+    #[inline(always)]
+    fn in_reals(elements: &[Self], mut work: impl FnMut(usize, &[f64])) {
+        work(0, elements);
+    }
+
+    #[inline(always)]
+    fn from_reals(elements: &mut [Self], mut work: impl FnMut(usize, &mut [f64])) {
+        work(0, elements);
+    }
+}
+
+impl Real for f64 {
+    #[inline(always)]
+    fn of_f32(value: f32) -> Self {
+        Self::from(value)
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the nearest f32 is what is asked for"
+    )]
+    fn to_f32(self) -> f32 {
+        self as f32
+    }
+
+    #[inline(always)]
+    fn of_code(code: i32) -> Self {
+        Self::from(code)
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the low 32 bits of the difference are the integer, in two's complement"
+    )]
+    fn round_small(self) -> (Self, i32) {
+        // 1.5 · 2^52, as above.
+        const MAGIC: f64 = 6_755_399_441_055_744.0;
+        let shifted = self + MAGIC;
+        let code = shifted.to_bits().wrapping_sub(MAGIC.to_bits()) as i32;
+        (shifted - MAGIC, code)
+    }
+}
+
+macro_rules! element_of_16_bits {
+    ($half:ty) => {
+        impl sealed::Sealed for $half {}
+        impl Element for $half {
+            type Real = f32;
+
+            #[inline(always)]
+            fn to_real(self) -> f32 {
+                self.to_f32()
+            }
+
+            #[inline(always)]
+            fn from_real(real: f32) -> Self {
+                Self::from_f32(real)
+            }
+
+            fn in_reals(elements: &[Self], mut work: impl FnMut(usize, &[f32])) {
+                let mut buffer = [0.0; PIECE];
+                for (index, piece) in elements.chunks(PIECE).enumerate() {
+                    let reals = &mut buffer[..piece.len()];
+                    piece.convert_to_f32_slice(reals);
+                    work(index * PIECE, reals);
+                }
+            }
+
+            fn from_reals(elements: &mut [Self], mut work: impl FnMut(usize, &mut [f32])) {
+                let mut buffer = [0.0; PIECE];
+                for (index, piece) in elements.chunks_mut(PIECE).enumerate() {
+                    let reals = &mut buffer[..piece.len()];
+                    work(index * PIECE, reals);
+                    piece.convert_from_f32_slice(reals);
+                }
+            }
+        }
+    };
+}
+
+element_of_16_bits!(f16);
+element_of_16_bits!(bf16);
+
+/// An integer type that codes are kept in, one a value: `i8`, `u8`, `i16`, `u16` and `i32`.
+///
+/// It must hold every code of the format: `i8` serves signed formats up to 8 bits, `u8` unsigned
+/// ones and small floats.
+pub trait Code:
+    sealed::Sealed
+    + Copy
+    + Default
+    + Send
+    + Sync
+    + std::fmt::Debug
+    + num_traits::PrimInt
+    + num_traits::FromPrimitive
+    + Into<i32>
+    + 'static
+{
+    #[doc(hidden)]
+    const NAME: &'static str;
+
+    /// The low bits of `code`, which callers have checked to fit.
+    #[doc(hidden)]
+    fn truncate(code: i32) -> Self;
+}
+
+macro_rules! code {
+    ($($integer:ty),*) => {$(
+        impl sealed::Sealed for $integer {}
+        impl Code for $integer {
+            const NAME: &'static str = stringify!($integer);
+
+            #[inline(always)]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                clippy::unnecessary_cast,
+                reason = "truncation is what this does; its callers check the format against the type"
+            )]
+            fn truncate(code: i32) -> Self {
+                code as Self
+            }
+        }
+    )*};
+}
+
+code!(i8, u8, i16, u16, i32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_additions_round_as_round_ties_even_does() {
+        let mut values: Vec<f32> = vec![0.0, -0.0, f32::MIN_POSITIVE, 1e-45, -1e-45];
+        for half in -2_000_i32..2_000 {
+            let middle = half as f32 * 0.5;
+            values.extend([middle, middle.next_up(), middle.next_down()]);
+            let wide = half as f32 * 1_048.5;
+            values.extend([wide, wide.next_up(), wide.next_down()]);
+        }
+        for value in values {
+            let (rounded, code) = value.round_small();
+            assert_eq!(rounded, value.round_ties_even());
+            assert_eq!(code, value.round_ties_even() as i32);
+            let (rounded, code) = f64::from(value).round_small();
+            assert_eq!(rounded, f64::from(value).round_ties_even());
+            assert_eq!(code, value.round_ties_even() as i32);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Neural-network quantization.
+
+pub mod affine;
+pub mod calibrate;
+pub mod codes;
+mod element;
+mod error;
+mod groups;
+pub mod observe;
+mod parallel;
+pub mod ptq;
+pub mod qat;
+mod scheme;
+mod tensor;
+
+pub use affine::{
+    Affine, Parameter, Range, Ranges, dequantize, dequantize_into, fake_quantize,
+    fake_quantize_into, quantize, quantize_into,
+};
+pub use calibrate::Calibrator;
+pub use element::{Code, Element, Real};
+pub use error::{Error, Result};
+pub use groups::{Groups, Run, Runs};
+pub use observe::Observer;
+pub use ptq::Quantizer;
+pub use qat::{FakeQuant, StraightThroughEstimator};
+pub use scheme::{
+    FloatFormat, Format, Granularity, IntFormat, Mapping, ScaleKind, Scheme, SchemeBuilder,
+};
+pub use tensor::QTensor;

@@ -1,0 +1,46 @@
+//! Work on several threads that gives the same bits as on one: pieces are cut by size alone, and
+//! results are combined in the order of the pieces.
+
+use std::ops::Range;
+
+/// Elements in a piece: enough that starting a task costs nothing beside it, and a multiple of 8,
+/// so that packed codes of any width start on a byte.
+pub(crate) const PIECE: usize = 1 << 15;
+
+/// Calls `work(start, piece)` for each piece of `out` of `size` elements.
+pub(crate) fn over_pieces<T: Send>(
+    out: &mut [T],
+    size: usize,
+    work: impl Fn(usize, &mut [T]) + Send + Sync,
+) {
+    #[cfg(feature = "rayon")]
+    if out.len() > size {
+        use rayon::prelude::*;
+        out.par_chunks_mut(size)
+            .enumerate()
+            .for_each(|(index, piece)| work(index * size, piece));
+        return;
+    }
+    for (index, piece) in out.chunks_mut(size).enumerate() {
+        work(index * size, piece);
+    }
+}
+
+/// What `work` returns for each piece of `0..len` of `size` elements, in order.
+pub(crate) fn map_pieces<R: Send>(
+    len: usize,
+    size: usize,
+    work: impl Fn(Range<usize>) -> R + Send + Sync,
+) -> Vec<R> {
+    let piece = |index: usize| index * size..((index + 1) * size).min(len);
+    let pieces = len.div_ceil(size);
+    #[cfg(feature = "rayon")]
+    if pieces > 1 {
+        use rayon::prelude::*;
+        return (0..pieces)
+            .into_par_iter()
+            .map(|index| work(piece(index)))
+            .collect();
+    }
+    (0..pieces).map(|index| work(piece(index))).collect()
+}
