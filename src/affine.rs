@@ -13,5 +13,6 @@ pub use elementwise::{
     dequantize, dequantize_into, fake_quantize, fake_quantize_into, quantize, quantize_into,
 };
 pub(crate) use elementwise::{fill_slices, fits, same_shape};
+pub(crate) use parameters::store;
 pub use parameters::{Affine, Parameter};
 pub use range::{Range, Ranges};

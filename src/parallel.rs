@@ -44,3 +44,24 @@ pub(crate) fn map_pieces<R: Send>(
     }
     (0..pieces).map(|index| work(piece(index))).collect()
 }
+
+/// As [`over_pieces`], with what `work` returns for each piece, in order.
+pub(crate) fn map_over_pieces<T: Send, R: Send>(
+    out: &mut [T],
+    size: usize,
+    work: impl Fn(usize, &mut [T]) -> R + Send + Sync,
+) -> Vec<R> {
+    #[cfg(feature = "rayon")]
+    if out.len() > size {
+        use rayon::prelude::*;
+        return out
+            .par_chunks_mut(size)
+            .enumerate()
+            .map(|(index, piece)| work(index * size, piece))
+            .collect();
+    }
+    out.chunks_mut(size)
+        .enumerate()
+        .map(|(index, piece)| work(index * size, piece))
+        .collect()
+}

@@ -1,35 +1,84 @@
 //! Quantization-aware training: fake quantization in the forward pass, an estimator of its
 //! derivative in the backward pass.
+//!
+//! Three kinds of [`FakeQuant`], by where the parameters come from: learned
+//! ([`AffineFakeQuant`]), from what an observer saw ([`ObservedFakeQuant`]), or from each input
+//! itself ([`DynamicFakeQuant`]). Each takes any [`StraightThroughEstimator`].
 
+mod affine;
+mod backward;
+mod clipped;
+mod dynamic;
 mod estimator;
+mod lsq;
+mod observed;
+mod plain;
+mod point;
+mod segment;
+mod sums;
+mod torch_learnable;
 
+pub use affine::AffineFakeQuant;
+pub use clipped::Clipped;
+pub use dynamic::DynamicFakeQuant;
 pub use estimator::{Partials, Point, StraightThroughEstimator};
+pub use lsq::Lsq;
+pub use observed::ObservedFakeQuant;
+pub use plain::Plain;
+pub use segment::Segment;
+pub use torch_learnable::TorchLearnable;
 
 use std::fmt::Debug;
 
 use ndarray::{Array, ArrayRef, ArrayViewD, Dimension, IxDyn};
 
-use crate::{error::Result, tensor::QTensor};
+use crate::{affine::same_shape, error::Result, tensor::QTensor};
 
 /// The gradients of a loss with respect to what went into a fake quantization.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gradients<D: Dimension = IxDyn> {
     /// With respect to the input, in its shape.
     pub input: Array<f32, D>,
-    /// With respect to each scale, in row-major order of the parameters.
+    /// With respect to each scale, in row-major order of the parameters; empty where scales are not
+    /// learned.
     pub scale: Vec<f32>,
-    /// With respect to each zero point, in row-major order of the parameters.
+    /// With respect to each zero point, in row-major order of the parameters; empty where zero
+    /// points are not learned.
     pub zero_point: Vec<f32>,
 }
 
 /// Quantizes and dequantizes in the forward pass of training, and estimates the gradient in the
 /// backward pass.
 ///
-/// The law: what [`forward_view`](Self::forward_view) returns is, bit for bit, what
-/// [`convert_view`](Self::convert_view) of the same input dequantizes to.
+/// The law: what [`forward`](Self::forward) returns is, bit for bit, what
+/// [`convert`](Self::convert) of the same input dequantizes to, unless fake quantization is
+/// switched off.
 ///
 /// The trait is object-safe: implementors write the `_view` methods, callers use
 /// [`forward`](Self::forward) and the others, on a type or on `dyn FakeQuant` alike.
+///
+/// ```
+/// use lowbit::{Affine, FakeQuant, Scheme};
+/// use lowbit::qat::{AffineFakeQuant, Clipped, DynamicFakeQuant};
+/// use ndarray::array;
+///
+/// // one for weights, one for activations "per token"
+/// let affine = Affine::symmetric(Scheme::int(4).per_axis(0).build()?, &[2], vec![0.5, 0.25])?;
+/// let per_token = Scheme::int(8).asymmetric().per_row().build()?;
+/// let sites: Vec<Box<dyn FakeQuant>> = vec![
+///     Box::new(AffineFakeQuant::new(affine, Clipped)),
+///     Box::new(DynamicFakeQuant::new(per_token, Clipped)),
+/// ];
+///
+/// let x = array![[0.3_f32, -9.0], [0.1, 0.2]];
+/// for site in &sites {
+///     let y = site.forward(&x)?;
+///     let gradients = site.backward(&x, &(&y - 1.0))?;
+///     assert_eq!(gradients.input.dim(), x.dim());
+///     assert_eq!(site.convert(&x)?.dequantize::<f32>(), y.into_dyn());
+/// }
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 pub trait FakeQuant: Debug + Send + Sync {
     /// Shows the input to what chooses the range, if anything does; called before the forward pass
     /// of a training step.
@@ -40,7 +89,8 @@ pub trait FakeQuant: Debug + Send + Sync {
         Ok(())
     }
 
-    /// The input moved onto the grid, in the same shape. NaN stays NaN, so that divergence is seen.
+    /// The input moved onto the grid, in the same shape. NaN stays NaN, so that divergence is seen;
+    /// infinities saturate.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the input has other parameters.
@@ -63,4 +113,116 @@ pub trait FakeQuant: Debug + Send + Sync {
     /// [`Error::NonFinite`](crate::Error::NonFinite) for a NaN;
     /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the input has other parameters.
     fn convert_view(&self, input: ArrayViewD<'_, f32>) -> Result<QTensor>;
+
+    /// [`observe_view`](Self::observe_view) for an input of any dimension and layout.
+    ///
+    /// # Errors
+    /// Those of [`observe_view`](Self::observe_view).
+    fn observe<D: Dimension>(&mut self, input: &ArrayRef<f32, D>) -> Result<()>
+    where
+        Self: Sized,
+    {
+        self.observe_view(input.view().into_dyn())
+    }
+
+    /// [`forward_view`](Self::forward_view) for an input of any dimension and layout.
+    ///
+    /// # Errors
+    /// Those of [`forward_view`](Self::forward_view).
+    fn forward<D: Dimension>(&self, input: &ArrayRef<f32, D>) -> Result<Array<f32, D>>
+    where
+        Self: Sized,
+    {
+        let output = self.forward_view(input.view().into_dyn())?;
+        like(input, "output of the fake quantization", output)
+    }
+
+    /// [`backward_view`](Self::backward_view) for an input of any dimension and layout.
+    ///
+    /// # Errors
+    /// Those of [`backward_view`](Self::backward_view).
+    fn backward<D: Dimension>(
+        &self,
+        input: &ArrayRef<f32, D>,
+        gradient: &ArrayRef<f32, D>,
+    ) -> Result<Gradients<D>>
+    where
+        Self: Sized,
+    {
+        let (x, gradient) = (input.view().into_dyn(), gradient.view().into_dyn());
+        gradients_like(input, self.backward_view(x, gradient)?)
+    }
+
+    /// [`convert_view`](Self::convert_view) for an input of any dimension and layout.
+    ///
+    /// # Errors
+    /// Those of [`convert_view`](Self::convert_view).
+    fn convert<D: Dimension>(&self, input: &ArrayRef<f32, D>) -> Result<QTensor>
+    where
+        Self: Sized,
+    {
+        self.convert_view(input.view().into_dyn())
+    }
+}
+
+impl dyn FakeQuant {
+    /// [`observe_view`](FakeQuant::observe_view) for an input of any dimension and layout.
+    ///
+    /// # Errors
+    /// Those of [`observe_view`](FakeQuant::observe_view).
+    pub fn observe<D: Dimension>(&mut self, input: &ArrayRef<f32, D>) -> Result<()> {
+        self.observe_view(input.view().into_dyn())
+    }
+
+    /// [`forward_view`](FakeQuant::forward_view) for an input of any dimension and layout.
+    ///
+    /// # Errors
+    /// Those of [`forward_view`](FakeQuant::forward_view).
+    pub fn forward<D: Dimension>(&self, input: &ArrayRef<f32, D>) -> Result<Array<f32, D>> {
+        let output = self.forward_view(input.view().into_dyn())?;
+        like(input, "output of the fake quantization", output)
+    }
+
+    /// [`backward_view`](FakeQuant::backward_view) for an input of any dimension and layout.
+    ///
+    /// # Errors
+    /// Those of [`backward_view`](FakeQuant::backward_view).
+    pub fn backward<D: Dimension>(
+        &self,
+        input: &ArrayRef<f32, D>,
+        gradient: &ArrayRef<f32, D>,
+    ) -> Result<Gradients<D>> {
+        let (x, gradient) = (input.view().into_dyn(), gradient.view().into_dyn());
+        gradients_like(input, self.backward_view(x, gradient)?)
+    }
+
+    /// [`convert_view`](FakeQuant::convert_view) for an input of any dimension and layout.
+    ///
+    /// # Errors
+    /// Those of [`convert_view`](FakeQuant::convert_view).
+    pub fn convert<D: Dimension>(&self, input: &ArrayRef<f32, D>) -> Result<QTensor> {
+        self.convert_view(input.view().into_dyn())
+    }
+}
+
+/// An array in the dimension of the input; another crate's implementation may have got its shape
+/// wrong.
+fn like<D: Dimension>(
+    input: &ArrayRef<f32, D>,
+    what: &'static str,
+    array: Array<f32, IxDyn>,
+) -> Result<Array<f32, D>> {
+    same_shape(what, input.shape(), array.shape())?;
+    array.into_dimensionality().map_err(crate::Error::other)
+}
+
+fn gradients_like<D: Dimension>(
+    input: &ArrayRef<f32, D>,
+    gradients: Gradients,
+) -> Result<Gradients<D>> {
+    Ok(Gradients {
+        input: like(input, "gradient of the input", gradients.input)?,
+        scale: gradients.scale,
+        zero_point: gradients.zero_point,
+    })
 }

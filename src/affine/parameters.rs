@@ -283,7 +283,7 @@ fn width(min: f32, max: f32, codes: f32) -> f32 {
 }
 
 /// The scale as its storage type holds it: 1 for 0, at least the smallest normal value.
-fn store(kind: ScaleKind, scale: f32) -> f32 {
+pub(crate) fn store(kind: ScaleKind, scale: f32) -> f32 {
     if scale == 0.0 {
         return 1.0;
     }

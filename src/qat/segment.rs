@@ -1,0 +1,144 @@
+//! The loop of the backward pass over a slice of elements.
+
+use super::{Partials, Point, point, sums::GroupSums};
+use crate::{
+    affine::{Affine, loops::RunParameters, scalar::Rule},
+    groups::{Groups, Run},
+};
+
+/// Elements whose parameter gradients are kept on the stack until they are summed.
+const BLOCK: usize = 256;
+
+/// Consecutive elements of a backward pass: what
+/// [`StraightThroughEstimator::backward`](super::StraightThroughEstimator::backward) works on.
+///
+/// ```
+/// use lowbit::{Affine, FakeQuant, Scheme, StraightThroughEstimator};
+/// use lowbit::qat::{AffineFakeQuant, Partials, Point, Segment};
+/// use ndarray::array;
+///
+/// /// Gradients that shrink over training.
+/// #[derive(Debug)]
+/// struct Annealed { step: i32 }
+///
+/// impl Annealed {
+///     fn with(at: &Point, gradient: f32, weight: f32) -> Partials {
+///         at.clamped_partials(at.inside, weight * gradient)
+///     }
+/// }
+///
+/// impl StraightThroughEstimator for Annealed {
+///     fn partials(&self, at: &Point, gradient: f32) -> Partials {
+///         Self::with(at, gradient, 0.5_f32.powi(self.step))
+///     }
+///
+///     // the same, with the power computed once a slice
+///     fn backward(&self, segment: Segment<'_>) {
+///         let weight = 0.5_f32.powi(self.step);
+///         segment.apply(|at, gradient| Self::with(at, gradient, weight));
+///     }
+/// }
+///
+/// let affine = Affine::per_tensor(Scheme::int(4).build()?, 1.0, 0.0)?;
+/// let fake = AffineFakeQuant::new(affine, Annealed { step: 2 });
+/// assert_eq!(fake.backward(&array![1.2_f32], &array![1.0])?.input, array![0.25]);
+/// # Ok::<(), lowbit::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Segment<'a> {
+    /// The first element.
+    pub(super) start: usize,
+    pub(super) x: &'a [f32],
+    pub(super) gradient: &'a [f32],
+    /// The gradients of the input, to be written.
+    pub(super) input: &'a mut [f32],
+    /// The gradients of scales and zero points, to be added to; `None` where they are not learned.
+    pub(super) sums: Option<&'a mut [GroupSums; 2]>,
+    pub(super) groups: &'a Groups,
+    pub(super) affine: &'a Affine,
+}
+
+impl Segment<'_> {
+    /// Takes the derivatives that `partials(point, gradient)` gives at each element: writes those of
+    /// the input, adds up those of scales and zero points.
+    ///
+    /// Generic, so that a loop is compiled for each `partials`; vectorized if it has no branches
+    /// that are more than a selection.
+    #[inline]
+    pub fn apply(self, partials: impl Fn(&Point, f32) -> Partials) {
+        match Rule::<f32>::of(self.affine.scheme()) {
+            Rule::Integer {
+                quant_min,
+                quant_max,
+            } => self.blocks(
+                |x, scale, zero| point::integer(x, scale, zero, quant_min, quant_max),
+                partials,
+            ),
+            Rule::FloatZero {
+                quant_min,
+                quant_max,
+            } => self.blocks(
+                |x, scale, zero| point::float_zero(x, scale, zero, quant_min, quant_max),
+                partials,
+            ),
+            Rule::Float(format) => self.blocks(
+                |x, scale, zero| point::float(x, scale, zero, format),
+                partials,
+            ),
+        }
+    }
+
+    #[inline(always)]
+    fn blocks(
+        mut self,
+        point: impl Fn(f32, f32, f32) -> Point,
+        partials: impl Fn(&Point, f32) -> Partials,
+    ) {
+        // Two passes over a block, the second for the sums: each is a plain loop.
+        let (mut to_scale, mut to_zero) = ([0.0_f32; BLOCK], [0.0_f32; BLOCK]);
+        let elements = self.start..self.start + self.x.len();
+        for run in self.groups.runs(elements) {
+            let parameters = RunParameters::of(self.affine, &run);
+            let mut at = 0;
+            while at < run.len {
+                let size = BLOCK.min(run.len - at);
+                let from = run.start - self.start + at;
+                let x = &self.x[from..from + size];
+                let gradient = &self.gradient[from..from + size];
+                let input = &mut self.input[from..from + size];
+                let outputs = input.iter_mut().zip(&mut to_scale).zip(&mut to_zero);
+                let elements = x.iter().zip(gradient).zip(outputs);
+                let body =
+                    |x, gradient, scale, zero, input: &mut f32, ds: &mut f32, dz: &mut f32| {
+                        let partials = partials(&point(x, scale, zero), gradient);
+                        *input = partials.input;
+                        *ds = partials.scale;
+                        *dz = partials.zero_point;
+                    };
+                match parameters.part(at, size) {
+                    RunParameters::One { scale, zero } => {
+                        for ((&x, &gradient), ((input, ds), dz)) in elements {
+                            body(x, gradient, scale, zero, input, ds, dz);
+                        }
+                    }
+                    RunParameters::Each { scale, zero } => {
+                        let elements = elements.zip(scale.iter().zip(zero));
+                        for (((&x, &gradient), ((input, ds), dz)), (&scale, &zero)) in elements {
+                            body(x, gradient, scale, zero, input, ds, dz);
+                        }
+                    }
+                }
+                self.add(&run, at, &to_scale[..size], &to_zero[..size]);
+                at += size;
+            }
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, run: &Run, at: usize, to_scale: &[f32], to_zero: &[f32]) {
+        if let Some([scale, zero]) = &mut self.sums {
+            scale.add(run, at, to_scale);
+            zero.add(run, at, to_zero);
+        }
+    }
+}
