@@ -23,7 +23,7 @@ pub use error::{Error, Result};
 pub use groups::{Groups, Run, Runs};
 pub use observe::Observer;
 pub use ptq::Quantizer;
-pub use qat::{FakeQuant, StraightThroughEstimator};
+pub use qat::{FakeQuant, FakeQuantExt, StraightThroughEstimator};
 pub use scheme::{
     FloatFormat, Format, Granularity, IntFormat, Mapping, ScaleKind, Scheme, SchemeBuilder,
 };

@@ -50,15 +50,15 @@ pub struct Gradients<D: Dimension = IxDyn> {
 /// Quantizes and dequantizes in the forward pass of training, and estimates the gradient in the
 /// backward pass.
 ///
-/// The law: what [`forward`](Self::forward) returns is, bit for bit, what
-/// [`convert`](Self::convert) of the same input dequantizes to, unless fake quantization is
+/// The law: what [`forward_view`](Self::forward_view) returns is, bit for bit, what
+/// [`convert_view`](Self::convert_view) of the same input dequantizes to, unless fake quantization is
 /// switched off.
 ///
 /// The trait is object-safe: implementors write the `_view` methods, callers use
-/// [`forward`](Self::forward) and the others, on a type or on `dyn FakeQuant` alike.
+/// [`FakeQuantExt`], on a type or on `dyn FakeQuant` alike.
 ///
 /// ```
-/// use lowbit::{Affine, FakeQuant, Scheme};
+/// use lowbit::{Affine, FakeQuant, FakeQuantExt, Scheme};
 /// use lowbit::qat::{AffineFakeQuant, Clipped, DynamicFakeQuant};
 /// use ndarray::array;
 ///
@@ -113,64 +113,31 @@ pub trait FakeQuant: Debug + Send + Sync {
     /// [`Error::NonFinite`](crate::Error::NonFinite) for a NaN;
     /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the input has other parameters.
     fn convert_view(&self, input: ArrayViewD<'_, f32>) -> Result<QTensor>;
-
-    /// [`observe_view`](Self::observe_view) for an input of any dimension and layout.
-    ///
-    /// # Errors
-    /// Those of [`observe_view`](Self::observe_view).
-    fn observe<D: Dimension>(&mut self, input: &ArrayRef<f32, D>) -> Result<()>
-    where
-        Self: Sized,
-    {
-        self.observe_view(input.view().into_dyn())
-    }
-
-    /// [`forward_view`](Self::forward_view) for an input of any dimension and layout.
-    ///
-    /// # Errors
-    /// Those of [`forward_view`](Self::forward_view).
-    fn forward<D: Dimension>(&self, input: &ArrayRef<f32, D>) -> Result<Array<f32, D>>
-    where
-        Self: Sized,
-    {
-        let output = self.forward_view(input.view().into_dyn())?;
-        like(input, "output of the fake quantization", output)
-    }
-
-    /// [`backward_view`](Self::backward_view) for an input of any dimension and layout.
-    ///
-    /// # Errors
-    /// Those of [`backward_view`](Self::backward_view).
-    fn backward<D: Dimension>(
-        &self,
-        input: &ArrayRef<f32, D>,
-        gradient: &ArrayRef<f32, D>,
-    ) -> Result<Gradients<D>>
-    where
-        Self: Sized,
-    {
-        let (x, gradient) = (input.view().into_dyn(), gradient.view().into_dyn());
-        gradients_like(input, self.backward_view(x, gradient)?)
-    }
-
-    /// [`convert_view`](Self::convert_view) for an input of any dimension and layout.
-    ///
-    /// # Errors
-    /// Those of [`convert_view`](Self::convert_view).
-    fn convert<D: Dimension>(&self, input: &ArrayRef<f32, D>) -> Result<QTensor>
-    where
-        Self: Sized,
-    {
-        self.convert_view(input.view().into_dyn())
-    }
 }
 
-impl dyn FakeQuant {
+/// The calls of a [`FakeQuant`] on arrays of any dimension and layout.
+///
+/// Every fake-quant has them, trait objects too; there is nothing to implement. They are not methods
+/// of `FakeQuant` itself because generic methods are not for trait objects, and an inherent method of
+/// `dyn FakeQuant` with the same name would make each call ambiguous.
+///
+/// ```
+/// use lowbit::{FakeQuant, FakeQuantExt, Scheme};
+/// use lowbit::qat::{Clipped, DynamicFakeQuant};
+/// use ndarray::array;
+///
+/// let fake = DynamicFakeQuant::new(Scheme::int(8).build()?, Clipped);
+/// let x = array![[0.5_f32, -1.0], [0.25, 127.0]];
+/// let object: &dyn FakeQuant = &fake;
+/// assert_eq!(fake.forward(&x)?, object.forward(&x.t())?.t());
+/// # Ok::<(), lowbit::Error>(())
+/// ```
+pub trait FakeQuantExt: FakeQuant {
     /// [`observe_view`](FakeQuant::observe_view) for an input of any dimension and layout.
     ///
     /// # Errors
     /// Those of [`observe_view`](FakeQuant::observe_view).
-    pub fn observe<D: Dimension>(&mut self, input: &ArrayRef<f32, D>) -> Result<()> {
+    fn observe<D: Dimension>(&mut self, input: &ArrayRef<f32, D>) -> Result<()> {
         self.observe_view(input.view().into_dyn())
     }
 
@@ -178,7 +145,7 @@ impl dyn FakeQuant {
     ///
     /// # Errors
     /// Those of [`forward_view`](FakeQuant::forward_view).
-    pub fn forward<D: Dimension>(&self, input: &ArrayRef<f32, D>) -> Result<Array<f32, D>> {
+    fn forward<D: Dimension>(&self, input: &ArrayRef<f32, D>) -> Result<Array<f32, D>> {
         let output = self.forward_view(input.view().into_dyn())?;
         like(input, "output of the fake quantization", output)
     }
@@ -187,23 +154,30 @@ impl dyn FakeQuant {
     ///
     /// # Errors
     /// Those of [`backward_view`](FakeQuant::backward_view).
-    pub fn backward<D: Dimension>(
+    fn backward<D: Dimension>(
         &self,
         input: &ArrayRef<f32, D>,
         gradient: &ArrayRef<f32, D>,
     ) -> Result<Gradients<D>> {
         let (x, gradient) = (input.view().into_dyn(), gradient.view().into_dyn());
-        gradients_like(input, self.backward_view(x, gradient)?)
+        let gradients = self.backward_view(x, gradient)?;
+        Ok(Gradients {
+            input: like(input, "gradient of the input", gradients.input)?,
+            scale: gradients.scale,
+            zero_point: gradients.zero_point,
+        })
     }
 
     /// [`convert_view`](FakeQuant::convert_view) for an input of any dimension and layout.
     ///
     /// # Errors
     /// Those of [`convert_view`](FakeQuant::convert_view).
-    pub fn convert<D: Dimension>(&self, input: &ArrayRef<f32, D>) -> Result<QTensor> {
+    fn convert<D: Dimension>(&self, input: &ArrayRef<f32, D>) -> Result<QTensor> {
         self.convert_view(input.view().into_dyn())
     }
 }
+
+impl<F: FakeQuant + ?Sized> FakeQuantExt for F {}
 
 /// An array in the dimension of the input; another crate's implementation may have got its shape
 /// wrong.
@@ -214,15 +188,4 @@ fn like<D: Dimension>(
 ) -> Result<Array<f32, D>> {
     same_shape(what, input.shape(), array.shape())?;
     array.into_dimensionality().map_err(crate::Error::other)
-}
-
-fn gradients_like<D: Dimension>(
-    input: &ArrayRef<f32, D>,
-    gradients: Gradients,
-) -> Result<Gradients<D>> {
-    Ok(Gradients {
-        input: like(input, "gradient of the input", gradients.input)?,
-        scale: gradients.scale,
-        zero_point: gradients.zero_point,
-    })
 }

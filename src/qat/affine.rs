@@ -32,7 +32,7 @@ const LEAST_SCALE: f32 = f32::EPSILON;
 /// Gradients are those of the effective parameters, and pass to the latent ones unchanged.
 ///
 /// ```
-/// use lowbit::{Affine, FakeQuant, Scheme, fake_quantize};
+/// use lowbit::{Affine, FakeQuantExt, Scheme, fake_quantize};
 /// use lowbit::qat::{AffineFakeQuant, Clipped};
 /// use ndarray::array;
 ///
@@ -181,7 +181,7 @@ impl<E: StraightThroughEstimator> AffineFakeQuant<E> {
     /// converting quantizes all the same.
     ///
     /// ```
-    /// # use lowbit::{Affine, FakeQuant, Scheme, qat::{AffineFakeQuant, Clipped}};
+    /// # use lowbit::{Affine, FakeQuantExt, Scheme, qat::{AffineFakeQuant, Clipped}};
     /// # use ndarray::array;
     /// let affine = Affine::per_tensor(Scheme::int(4).build()?, 1.0, 0.0)?;
     /// let mut fake = AffineFakeQuant::new(affine, Clipped);
@@ -193,15 +193,15 @@ impl<E: StraightThroughEstimator> AffineFakeQuant<E> {
         self.enabled = enabled;
     }
 
-    /// [`forward`](FakeQuant::forward) into an array that is there already, of any layout; allocates
+    /// [`forward`](super::FakeQuantExt::forward) into an array that is there already, of any layout; allocates
     /// nothing for tensors of up to four axes.
     ///
     /// # Errors
-    /// Those of [`forward`](FakeQuant::forward), and [`Error::ShapeMismatch`] if the two shapes
+    /// Those of [`forward`](super::FakeQuantExt::forward), and [`Error::ShapeMismatch`] if the two shapes
     /// differ.
     ///
     /// ```
-    /// # use lowbit::{Affine, FakeQuant, Scheme, qat::{AffineFakeQuant, Clipped}};
+    /// # use lowbit::{Affine, FakeQuantExt, Scheme, qat::{AffineFakeQuant, Clipped}};
     /// # use ndarray::{Array1, array};
     /// let affine = Affine::per_tensor(Scheme::int(4).build()?, 1.0, 0.0)?;
     /// let fake = AffineFakeQuant::new(affine, Clipped);
@@ -224,16 +224,16 @@ impl<E: StraightThroughEstimator> AffineFakeQuant<E> {
         Ok(())
     }
 
-    /// [`backward`](FakeQuant::backward) into gradients that are there already, from an earlier
+    /// [`backward`](super::FakeQuantExt::backward) into gradients that are there already, from an earlier
     /// step; those of the parameters may have any length. Where the arrays lie in row-major order it
     /// allocates partial sums alone, a few bytes for each thousand elements and each parameter.
     ///
     /// # Errors
-    /// Those of [`backward`](FakeQuant::backward), and [`Error::ShapeMismatch`] if the gradient of
+    /// Those of [`backward`](super::FakeQuantExt::backward), and [`Error::ShapeMismatch`] if the gradient of
     /// the input has another shape.
     ///
     /// ```
-    /// # use lowbit::{Affine, FakeQuant, Scheme, qat::{AffineFakeQuant, Clipped}};
+    /// # use lowbit::{Affine, FakeQuantExt, Scheme, qat::{AffineFakeQuant, Clipped}};
     /// # use ndarray::array;
     /// let affine = Affine::per_tensor(Scheme::int(4).build()?, 1.0, 0.0)?;
     /// let fake = AffineFakeQuant::new(affine, Clipped);

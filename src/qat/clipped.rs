@@ -10,7 +10,7 @@ use super::{Partials, Point, StraightThroughEstimator};
 /// [`Point::clamped_partials`], unscaled.
 ///
 /// ```
-/// use lowbit::{Affine, FakeQuant, Scheme};
+/// use lowbit::{Affine, FakeQuantExt, Scheme};
 /// use lowbit::qat::{AffineFakeQuant, Clipped};
 /// use ndarray::array;
 ///

@@ -25,7 +25,7 @@ use crate::{
 /// given parameters lets it pass.
 ///
 /// ```
-/// use lowbit::{FakeQuant, Scheme};
+/// use lowbit::{FakeQuantExt, Scheme};
 /// use lowbit::qat::{DynamicFakeQuant, Plain};
 /// use ndarray::array;
 ///
@@ -71,7 +71,7 @@ impl<E: StraightThroughEstimator> DynamicFakeQuant<E> {
     /// is, and the backward pass the gradient; converting quantizes all the same.
     ///
     /// ```
-    /// # use lowbit::{FakeQuant, Scheme, qat::{Clipped, DynamicFakeQuant}};
+    /// # use lowbit::{FakeQuantExt, Scheme, qat::{Clipped, DynamicFakeQuant}};
     /// # use ndarray::array;
     /// let mut fake = DynamicFakeQuant::new(Scheme::int(2).build()?, Clipped);
     /// assert_eq!(fake.forward(&array![0.3_f32, 1.0])?, array![0.0, 1.0]);

@@ -82,7 +82,7 @@ pub struct Partials {
 /// for boxes, so that `Box<dyn StraightThroughEstimator>` goes wherever an estimator does.
 ///
 /// ```
-/// use lowbit::{Affine, FakeQuant, Scheme, StraightThroughEstimator};
+/// use lowbit::{Affine, FakeQuantExt, Scheme, StraightThroughEstimator};
 /// use lowbit::qat::{AffineFakeQuant, Partials, Point};
 /// use ndarray::array;
 ///

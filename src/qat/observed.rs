@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Fake quantization with parameters that a calibrator chooses from an observer's statistics, anew
-/// at each [`observe`](FakeQuant::observe).
+/// at each [`observe`](super::FakeQuantExt::observe).
 ///
 /// Observing and fake-quantizing are switched apart: collect statistics first and fake-quantize
 /// later, or freeze the range after some steps. Both start switched on. Nothing is learned here, so
@@ -27,7 +27,7 @@ use crate::{
 /// Any observer and calibrator serve, those of other crates too:
 ///
 /// ```
-/// use lowbit::{Calibrator, Error, FakeQuant, Granularity, Observer, Range, Scheme};
+/// use lowbit::{Calibrator, Error, FakeQuantExt, Granularity, Observer, Range, Scheme};
 /// use lowbit::observe::Statistics;
 /// use lowbit::qat::{Clipped, ObservedFakeQuant};
 /// use ndarray::{ArrayViewD, array};
@@ -142,13 +142,13 @@ impl<E: StraightThroughEstimator> ObservedFakeQuant<E> {
         self.affine.as_ref()
     }
 
-    /// Whether [`observe`](FakeQuant::observe) takes batches into account.
+    /// Whether [`observe`](super::FakeQuantExt::observe) takes batches into account.
     #[must_use]
     pub fn is_observing(&self) -> bool {
         self.observing
     }
 
-    /// Switches observing on or off. Off, [`observe`](FakeQuant::observe) does nothing, and the
+    /// Switches observing on or off. Off, [`observe`](super::FakeQuantExt::observe) does nothing, and the
     /// parameters stay as they are.
     pub fn set_observing(&mut self, observing: bool) {
         self.observing = observing;

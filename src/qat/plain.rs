@@ -11,7 +11,7 @@ use super::{Partials, Point, StraightThroughEstimator};
 /// zero point 0.
 ///
 /// ```
-/// use lowbit::{Affine, FakeQuant, Scheme};
+/// use lowbit::{Affine, FakeQuantExt, Scheme};
 /// use lowbit::qat::{AffineFakeQuant, Plain};
 /// use ndarray::array;
 ///

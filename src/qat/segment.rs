@@ -13,7 +13,7 @@ const BLOCK: usize = 256;
 /// [`StraightThroughEstimator::backward`](super::StraightThroughEstimator::backward) works on.
 ///
 /// ```
-/// use lowbit::{Affine, FakeQuant, Scheme, StraightThroughEstimator};
+/// use lowbit::{Affine, FakeQuantExt, Scheme, StraightThroughEstimator};
 /// use lowbit::qat::{AffineFakeQuant, Partials, Point, Segment};
 /// use ndarray::array;
 ///

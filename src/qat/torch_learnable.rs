@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// scales are per channel; [`Lsq`](super::Lsq) has the factor of the paper.
 ///
 /// ```
-/// use lowbit::{Affine, FakeQuant, Scheme};
+/// use lowbit::{Affine, FakeQuantExt, Scheme};
 /// use lowbit::qat::{AffineFakeQuant, TorchLearnable};
 /// use ndarray::array;
 ///
