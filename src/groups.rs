@@ -294,9 +294,13 @@ impl Iterator for Runs<'_> {
         // Elements until the block ends along an axis, counted from a coordinate on it.
         let left =
             |axis: usize, at: usize| ((at / block[axis] + 1) * block[axis]).min(extent[axis]) - at;
-        let each = block[2] == 1 && extent[2] > 1;
-        let mut len = if each {
+        let each_inner = block[2] == 1 && extent[2] > 1;
+        let each_middle = extent[2] == 1 && block[1] == 1 && extent[1] > 1;
+        let each = each_inner || each_middle;
+        let mut len = if each_inner {
             extent[2] - inner
+        } else if each_middle {
+            extent[1] - middle
         } else {
             left(2, inner)
         };
