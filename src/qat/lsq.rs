@@ -5,7 +5,7 @@ use ndarray::{ArrayRef, Dimension};
 use super::{
     Partials, Point, StraightThroughEstimator,
     backward::positive_levels,
-    sums::{GroupSums, parameters_of, piece_size},
+    sums::{GroupSums, parameters_of, piece_size, sum},
 };
 use crate::{
     affine::{Affine, store},
@@ -95,15 +95,20 @@ impl Lsq {
                     for (magnitude, value) in magnitudes.iter_mut().zip(values) {
                         *magnitude = value.abs();
                     }
-                    sums.add(&run, block * magnitudes.len(), &magnitudes[..values.len()]);
+                    sums.add(
+                        &run,
+                        block * magnitudes.len(),
+                        &magnitudes[..values.len()],
+                        sum,
+                    );
                 }
             }
             sums
         });
         let root = f64::from(positive_levels(scheme)).sqrt();
         let total = GroupSums::total(groups.parameters(), pieces.iter());
-        let scale = total.iter().enumerate().map(|(parameter, sum)| {
-            let mean = sum / groups.elements_of(parameter).max(1) as f64;
+        let scale = total.iter().enumerate().map(|(parameter, total)| {
+            let mean = total / groups.elements_of(parameter).max(1) as f64;
             store(scheme.scale_kind(), (2.0 * mean / root) as f32)
         });
         let scale: Vec<f32> = scale.collect();

@@ -1,9 +1,12 @@
 //! The loop of the backward pass over a slice of elements.
 
-use super::{Partials, Point, point, sums::GroupSums};
+use super::{
+    Partials, Point, point,
+    sums::{GroupSums, sum},
+};
 use crate::{
     affine::{Affine, loops::RunParameters, scalar::Rule},
-    groups::{Groups, Run},
+    groups::Groups,
 };
 
 /// Elements whose parameter gradients are kept on the stack until they are summed.
@@ -59,54 +62,73 @@ pub struct Segment<'a> {
 }
 
 impl Segment<'_> {
+    pub(super) fn len(&self) -> usize {
+        self.x.len()
+    }
+
     /// Takes the derivatives that `partials(point, gradient)` gives at each element: writes those of
-    /// the input, adds up those of scales and zero points.
+    /// the input, adds up those of scales and zero points in f64.
     ///
     /// Generic, so that a loop is compiled for each `partials`; vectorized if it has no branches
     /// that are more than a selection.
     #[inline]
     pub fn apply(self, partials: impl Fn(&Point, f32) -> Partials) {
+        let (mut to_scale, mut to_zero) = ([0.0; BLOCK], [0.0; BLOCK]);
+        self.apply_with([&mut to_scale, &mut to_zero], sum, partials);
+    }
+
+    /// [`apply`](Self::apply) with a sum of the caller's, which it calls for each block of elements
+    /// that share a parameter: a whole run, or as much of it as the two buffers hold.
+    #[inline(always)]
+    pub(super) fn apply_with(
+        self,
+        buffers: [&mut [f32]; 2],
+        sum: impl Fn(&[f32]) -> f64,
+        partials: impl Fn(&Point, f32) -> Partials,
+    ) {
         match Rule::<f32>::of(self.affine.scheme()) {
             Rule::Integer {
                 quant_min,
                 quant_max,
-            } => self.blocks(
-                |x, scale, zero| point::integer(x, scale, zero, quant_min, quant_max),
-                partials,
-            ),
+            } => {
+                let point = |x, scale, zero| point::integer(x, scale, zero, quant_min, quant_max);
+                self.blocks(buffers, sum, point, partials);
+            }
             Rule::FloatZero {
                 quant_min,
                 quant_max,
-            } => self.blocks(
-                |x, scale, zero| point::float_zero(x, scale, zero, quant_min, quant_max),
-                partials,
-            ),
-            Rule::Float(format) => self.blocks(
-                |x, scale, zero| point::float(x, scale, zero, format),
-                partials,
-            ),
+            } => {
+                let point =
+                    |x, scale, zero| point::float_zero(x, scale, zero, quant_min, quant_max);
+                self.blocks(buffers, sum, point, partials);
+            }
+            Rule::Float(format) => {
+                let point = |x, scale, zero| point::float(x, scale, zero, format);
+                self.blocks(buffers, sum, point, partials);
+            }
         }
     }
 
     #[inline(always)]
     fn blocks(
         mut self,
+        [to_scale, to_zero]: [&mut [f32]; 2],
+        sum: impl Fn(&[f32]) -> f64,
         point: impl Fn(f32, f32, f32) -> Point,
         partials: impl Fn(&Point, f32) -> Partials,
     ) {
         // Two passes over a block, the second for the sums: each is a plain loop.
-        let (mut to_scale, mut to_zero) = ([0.0_f32; BLOCK], [0.0_f32; BLOCK]);
         let elements = self.start..self.start + self.x.len();
         for run in self.groups.runs(elements) {
             let parameters = RunParameters::of(self.affine, &run);
             let mut at = 0;
             while at < run.len {
-                let size = BLOCK.min(run.len - at);
+                let size = to_scale.len().min(run.len - at);
                 let from = run.start - self.start + at;
                 let x = &self.x[from..from + size];
                 let gradient = &self.gradient[from..from + size];
                 let input = &mut self.input[from..from + size];
-                let outputs = input.iter_mut().zip(&mut to_scale).zip(&mut to_zero);
+                let outputs = input.iter_mut().zip(&mut *to_scale).zip(&mut *to_zero);
                 let elements = x.iter().zip(gradient).zip(outputs);
                 let body =
                     |x, gradient, scale, zero, input: &mut f32, ds: &mut f32, dz: &mut f32| {
@@ -128,17 +150,12 @@ impl Segment<'_> {
                         }
                     }
                 }
-                self.add(&run, at, &to_scale[..size], &to_zero[..size]);
+                if let Some([to_scales, to_zeros]) = &mut self.sums {
+                    to_scales.add(&run, at, &to_scale[..size], &sum);
+                    to_zeros.add(&run, at, &to_zero[..size], &sum);
+                }
                 at += size;
             }
-        }
-    }
-
-    #[inline]
-    fn add(&mut self, run: &Run, at: usize, to_scale: &[f32], to_zero: &[f32]) {
-        if let Some([scale, zero]) = &mut self.sums {
-            scale.add(run, at, to_scale);
-            zero.add(run, at, to_zero);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::{
     groups::{Groups, Run},
     parallel::PIECE,
+    scheme::Granularity,
 };
 
 /// A sum for each of consecutive parameters.
@@ -23,9 +24,16 @@ impl GroupSums {
         }
     }
 
-    /// Adds values that belong to the elements of a run from its element `at` on.
+    /// Adds values that belong to the elements of a run from its element `at` on; `sum` adds up
+    /// those that share a parameter.
     #[inline]
-    pub(super) fn add(&mut self, run: &Run, at: usize, values: &[f32]) {
+    pub(super) fn add(
+        &mut self,
+        run: &Run,
+        at: usize,
+        values: &[f32],
+        sum: impl Fn(&[f32]) -> f64,
+    ) {
         let parameter = run.parameter - self.first;
         if run.each {
             let first = parameter + at;
@@ -51,13 +59,21 @@ impl GroupSums {
 
 /// The parameters that some elements use, and perhaps others between them.
 pub(super) fn parameters_of(groups: &Groups, elements: Range<usize>) -> Range<usize> {
+    if elements.is_empty() {
+        return 0..0;
+    }
+    if let Granularity::PerTensor | Granularity::PerRow | Granularity::PerGroup(_) =
+        groups.granularity()
+    {
+        return groups.parameter_of(elements.start)..groups.parameter_of(elements.end - 1) + 1;
+    }
     // Runs do not go through the parameters in order where groups lie across rows.
     let (mut first, mut end) = (usize::MAX, 0);
     for run in groups.runs(elements) {
         first = first.min(run.parameter);
         end = end.max(run.parameter + if run.each { run.len } else { 1 });
     }
-    first.min(end)..end
+    first..end
 }
 
 /// Elements in a piece: more than usual where a piece touches many parameters, so that its sums
@@ -67,7 +83,7 @@ pub(super) fn piece_size(groups: &Groups) -> usize {
 }
 
 /// Eight sums at a time, which vectorizes, and their sum.
-fn sum(values: &[f32]) -> f64 {
+pub(super) fn sum(values: &[f32]) -> f64 {
     const LANES: usize = 8;
     let mut lanes = [0.0_f64; LANES];
     let mut chunks = values.chunks_exact(LANES);

@@ -1,17 +1,30 @@
 //! The gradients of torch's learnable fake quantization.
 
-use super::{Partials, Point, StraightThroughEstimator};
-use crate::error::{Error, Result};
+use super::{Partials, Point, Segment, StraightThroughEstimator};
+use crate::{
+    affine::scalar::limit,
+    element::Real,
+    error::{Error, Result},
+};
 
-/// The gradients of `torch._fake_quantize_learnable_per_tensor_affine` and its twin per channel:
-/// those of [`Clipped`](super::Clipped), the ones of scales and zero points times a factor that the
-/// caller chooses.
+/// The gradients of `torch._fake_quantize_learnable_per_tensor_affine` and
+/// `torch._fake_quantize_learnable_per_channel_affine`: those of [`Clipped`](super::Clipped), the
+/// ones of scales and zero points times a factor that the caller chooses.
 ///
-/// Differences from torch: the input is divided by the scale, where torch multiplies by its
-/// reciprocal (other codes for some inputs halfway between two), and the zero point of the backward
-/// pass is that of the forward pass, where torch rounds halves up in the one and to even in the
-/// other. torch's modules take `1 / √(numel · qmax)` with all elements of the tensor also where
-/// scales are per channel; [`Lsq`](super::Lsq) has the factor of the paper.
+/// This is for figures that agree with torch's, so it has what torch has:
+/// - The backward pass per tensor rounds the zero point in another way than the forward pass: by
+///   `trunc(zero_point + 0.5)`, which is one more for every negative integer. Per channel, both are
+///   the same. Halves apart, where torch rounds the latent zero point up.
+/// - Scale and zero-point gradients are sums in f32, in the order of torch's AVX2 kernels where the
+///   elements that share a parameter lie side by side. Where large terms cancel, that order shows in
+///   the fifth digit.
+///
+/// torch's modules choose `1 / √(numel · qmax)` as the factor, with all elements of the tensor also
+/// where scales are per channel; [`Lsq`](super::Lsq) has the factor of the paper, one zero point for
+/// both passes, and sums in f64.
+///
+/// One difference stays: torch multiplies by the reciprocal of the scale, so that a few inputs
+/// halfway between two codes get the other one.
 ///
 /// ```
 /// use lowbit::{Affine, FakeQuantExt, Scheme};
@@ -19,7 +32,7 @@ use crate::error::{Error, Result};
 /// use ndarray::array;
 ///
 /// let affine = Affine::per_tensor(Scheme::int(8).asymmetric().build()?, 0.5, 3.0)?;
-/// let fake = AffineFakeQuant::new(affine, TorchLearnable::new(0.25)?);
+/// let fake = AffineFakeQuant::new(affine, TorchLearnable::per_tensor(0.25)?);
 /// let gradients = fake.backward(&array![0.75_f32, 100.0], &array![1.0, 1.0])?;
 /// assert_eq!(gradients.input, array![1.0, 0.0]);
 /// assert_eq!(gradients.scale, [(0.5 + 124.0) * 0.25]);
@@ -29,16 +42,44 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TorchLearnable {
     grad_factor: f32,
+    /// What the backward pass adds to a negative zero point.
+    shift: f32,
 }
 
 impl TorchLearnable {
-    /// With the `grad_factor` of torch.
+    /// As `torch._fake_quantize_learnable_per_tensor_affine`, with its `grad_factor`; for schemes
+    /// with integer zero points.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] for a factor that is not finite.
-    pub fn new(grad_factor: f32) -> Result<Self> {
+    pub fn per_tensor(grad_factor: f32) -> Result<Self> {
+        Self::new(grad_factor, 1.0)
+    }
+
+    /// As `torch._fake_quantize_learnable_per_channel_affine`, with its `grad_factor`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for a factor that is not finite.
+    ///
+    /// ```
+    /// use lowbit::{Affine, FakeQuantExt, Scheme};
+    /// use lowbit::qat::{AffineFakeQuant, TorchLearnable};
+    /// use ndarray::array;
+    ///
+    /// let scheme = Scheme::int(2).asymmetric().per_axis(0).build()?;
+    /// let affine = Affine::new(scheme, &[2], vec![1.0, 2.0], vec![-2.0, 1.0])?;
+    /// let (x, gradient) = (array![[-0.25_f32], [9.0]], array![[1.0], [1.0]]);
+    /// let fake = AffineFakeQuant::new(affine, TorchLearnable::per_channel(0.5)?);
+    /// assert_eq!(fake.backward(&x, &gradient)?.scale, [0.125, 0.0]);
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
+    pub fn per_channel(grad_factor: f32) -> Result<Self> {
+        Self::new(grad_factor, 0.0)
+    }
+
+    fn new(grad_factor: f32, shift: f32) -> Result<Self> {
         if grad_factor.is_finite() {
-            Ok(Self { grad_factor })
+            Ok(Self { grad_factor, shift })
         } else {
             Err(Error::option("grad_factor", "a finite number", grad_factor))
         }
@@ -48,10 +89,80 @@ impl TorchLearnable {
 impl StraightThroughEstimator for TorchLearnable {
     #[inline(always)]
     fn partials(&self, at: &Point, gradient: f32) -> Partials {
-        at.clamped_partials(at.inside, gradient)
+        let shift = if at.zero_point < 0.0 { self.shift } else { 0.0 };
+        let (least, greatest) = (at.least - shift, at.greatest - shift);
+        let (rounded, _) = limit(at.position, least - 1.0, greatest + 1.0).round_small();
+        let clamped = limit(rounded, least, greatest);
+        let (level, inside) = if shift == 0.0 || at.level.is_nan() {
+            (at.level, at.inside)
+        } else {
+            (clamped, rounded == clamped)
+        };
+        // torch's arithmetic: the difference in real units, then times the reciprocal.
+        let residual = (level * at.scale - at.x) * (1.0 / at.scale);
+        Partials {
+            input: if inside { gradient } else { 0.0 },
+            scale: gradient * if inside { residual } else { level } * self.grad_factor,
+            zero_point: if inside { 0.0 } else { -gradient } * at.scale * self.grad_factor,
+        }
     }
 
-    fn scale_factor(&self, _elements: usize, _positive_levels: f32) -> f32 {
-        self.grad_factor
+    fn backward(&self, segment: Segment<'_>) {
+        // Whole runs in the buffers, since the order of torch's sum depends on their length.
+        let (mut to_scale, mut to_zero) = (vec![0.0; segment.len()], vec![0.0; segment.len()]);
+        segment.apply_with(
+            [&mut to_scale, &mut to_zero],
+            |terms| f64::from(cascade_sum(terms)),
+            |at, gradient| self.partials(at, gradient),
+        );
     }
+}
+
+/// The sum of torch's `cascade_sum` over contiguous f32, as AVX2 does it: vectors of 8 lanes, four
+/// of them at a time, each with four levels of accumulators; elements that fill no vector first.
+fn cascade_sum(terms: &[f32]) -> f32 {
+    const LANES: usize = 8;
+    const LEVELS: usize = 4;
+    let (vectors, rest) = terms.as_chunks::<LANES>();
+    let (rows, last) = vectors.as_chunks::<4>();
+    // Each level takes over the sum of the one below after so many rows.
+    let power = (rows.len().next_power_of_two().ilog2() / 4).max(4);
+    let mut levels = [[[0.0_f32; LANES]; 4]; LEVELS];
+    let add = |to: &mut [f32; LANES], from: &[f32; LANES]| {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to += from;
+        }
+    };
+    let step = 1_usize << power;
+    for (index, row) in rows.iter().enumerate() {
+        for (to, from) in levels[0].iter_mut().zip(row) {
+            add(to, from);
+        }
+        let mut done = index + 1;
+        for level in 1..LEVELS {
+            if !done.is_multiple_of(step) {
+                break;
+            }
+            let below = std::mem::take(&mut levels[level - 1]);
+            for (to, from) in levels[level].iter_mut().zip(&below) {
+                add(to, from);
+            }
+            done /= step;
+        }
+    }
+    let [mut sums, upper @ ..] = levels;
+    for level in &upper {
+        for (to, from) in sums.iter_mut().zip(level) {
+            add(to, from);
+        }
+    }
+    let [mut sum, others @ ..] = sums;
+    for vector in last {
+        add(&mut sum, vector);
+    }
+    for other in &others {
+        add(&mut sum, other);
+    }
+    let rest = rest.iter().fold(0.0, |total, term| total + term);
+    sum.iter().fold(rest, |total, lane| total + lane)
 }
