@@ -43,7 +43,7 @@ pub struct Gradients<D: Dimension = IxDyn> {
     /// learned.
     pub scale: Vec<f32>,
     /// With respect to each zero point, in row-major order of the parameters; empty where zero
-    /// points are not learned.
+    /// points are not learned, 0 for small floats, which have none.
     pub zero_point: Vec<f32>,
 }
 

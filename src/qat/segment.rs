@@ -104,6 +104,11 @@ impl Segment<'_> {
             }
             Rule::Float(format) => {
                 let point = |x, scale, zero| point::float(x, scale, zero, format);
+                // Small floats have no zero point that their output could depend on.
+                let partials = |at: &Point, gradient| Partials {
+                    zero_point: 0.0,
+                    ..partials(at, gradient)
+                };
                 self.blocks(buffers, sum, point, partials);
             }
         }
