@@ -35,6 +35,20 @@ use ndarray::{Array, ArrayRef, ArrayViewD, Dimension, IxDyn};
 use crate::{affine::same_shape, error::Result, tensor::QTensor};
 
 /// The gradients of a loss with respect to what went into a fake quantization.
+///
+/// ```
+/// use lowbit::{Affine, FakeQuantExt, Scheme};
+/// use lowbit::qat::{AffineFakeQuant, Clipped, Gradients};
+/// use ndarray::{Ix1, array};
+///
+/// let affine = Affine::per_tensor(Scheme::int(4).build()?, 1.0, 0.0)?; // −8 to 7
+/// let fake = AffineFakeQuant::new(affine, Clipped);
+/// let gradients: Gradients<Ix1> = fake.backward(&array![0.75_f32, 50.0], &array![1.0, 2.0])?;
+/// assert_eq!(gradients.input, array![1.0, 0.0]);
+/// assert_eq!(gradients.scale, [0.25 * 1.0 + 7.0 * 2.0]);
+/// assert_eq!(gradients.zero_point, [-2.0]);
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gradients<D: Dimension = IxDyn> {
     /// With respect to the input, in its shape.

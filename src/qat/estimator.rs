@@ -10,6 +10,16 @@ use super::Segment;
 /// `level = clamp(round(position))` where zero points are integers,
 /// `clamp(round(position + zero_point)) − zero_point` where they are real, and the nearest small
 /// float to `position` in schemes of small floats.
+///
+/// ```
+/// use lowbit::qat::{Partials, Point};
+///
+/// /// No gradient but where rounding moved the value by less than a quarter of a step.
+/// fn trusted(at: &Point, gradient: f32) -> Partials {
+///     let near = (at.position - at.level).abs() < 0.25;
+///     at.clamped_partials(near, gradient)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Point {
@@ -66,6 +76,13 @@ impl Point {
 
 /// The derivatives of one output with respect to what it was computed from, times the gradient of
 /// the output.
+///
+/// ```
+/// use lowbit::qat::Partials;
+/// // the identity, whose parameters have no effect
+/// let partials = Partials { input: 1.0, ..Partials::default() };
+/// assert_eq!(partials.scale, 0.0);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Partials {
     /// With respect to the input.

@@ -166,3 +166,30 @@ fn cascade_sum(terms: &[f32]) -> f32 {
     let rest = rest.iter().fold(0.0, |total, term| total + term);
     sum.iter().fold(rest, |total, lane| total + lane)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_of_torch_leaves_nothing_out() {
+        for len in (0..200).chain([511, 512, 2_047, 2_048, 2_049, 65_536, 70_001]) {
+            // Integers, whose sums are exact in any order.
+            let terms: Vec<f32> = (0..len).map(|term| (term % 17) as f32).collect();
+            let exact: i32 = (0..len).map(|term| term % 17).sum();
+            assert_eq!(cascade_sum(&terms), exact as f32);
+        }
+    }
+
+    #[test]
+    fn the_sum_of_torch_has_its_order() {
+        // 8 lanes: the large terms meet in lane 0 before the small one comes, which stays.
+        let mut terms = vec![0.0_f32; 32];
+        (terms[0], terms[1], terms[8]) = (1e8, 1.0, -1e8);
+        assert_eq!(cascade_sum(&terms), 1.0);
+        // Elements that fill no vector come first, so that a small one is lost beside lane 0.
+        let mut terms = vec![0.0_f32; 17];
+        (terms[0], terms[1], terms[16]) = (1e8, -1e8, 1.0);
+        assert_eq!(cascade_sum(&terms), 0.0);
+    }
+}

@@ -1,9 +1,4 @@
 //! The gradients of fake quantization against finite differences.
-#![expect(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "helpers of tests, with small numbers"
-)]
 
 use lowbit::{
     Affine, FakeQuantExt, FloatFormat, Format, Granularity, Groups, Mapping, Range, Ranges, Scheme,
