@@ -15,4 +15,5 @@ pub use elementwise::{
 pub(crate) use elementwise::{fill_slices, fits, same_shape};
 pub(crate) use parameters::store;
 pub use parameters::{Affine, Parameter};
+pub(crate) use range::extent;
 pub use range::{Range, Ranges};

@@ -5,6 +5,7 @@ pub mod calibrate;
 pub mod codes;
 mod element;
 mod error;
+pub mod flow;
 mod groups;
 pub mod observe;
 mod parallel;
@@ -21,8 +22,8 @@ pub use calibrate::Calibrator;
 pub use element::{Code, Element, Real};
 pub use error::{Error, Result};
 pub use groups::{Groups, Run, Runs};
-pub use observe::Observer;
-pub use ptq::Quantizer;
+pub use observe::{Observer, ObserverExt};
+pub use ptq::{Quantizer, QuantizerExt, RoundToNearest};
 pub use qat::{FakeQuant, FakeQuantExt, StraightThroughEstimator};
 pub use scheme::{
     FloatFormat, Format, Granularity, IntFormat, Mapping, ScaleKind, Scheme, SchemeBuilder,

@@ -1,9 +1,22 @@
 //! Observers accumulate statistics of the tensors that pass by.
 
+mod fixed;
 mod histogram;
+mod histogram_observer;
+mod importance;
+mod mean_deviation;
+mod min_max;
+mod moving_average;
 mod statistics;
+mod tally;
 
-pub use histogram::Histogram;
+pub use fixed::Fixed;
+pub use histogram::{Bin, Histogram};
+pub use histogram_observer::HistogramObserver;
+pub use importance::Importance;
+pub use mean_deviation::MeanDeviation;
+pub use min_max::MinMax;
+pub use moving_average::MovingAverageMinMax;
 pub use statistics::{Moments, Statistics};
 
 use std::{any::Any, fmt::Debug};
@@ -18,7 +31,7 @@ use crate::{error::Result, scheme::Granularity};
 /// channels, groups or rows where the granularity counts them. Shapes may otherwise differ.
 ///
 /// The trait is object-safe: implementors write [`observe_view`](Self::observe_view), callers use
-/// [`observe`](Self::observe), on a type or on `dyn Observer` alike.
+/// [`ObserverExt::observe`], on a type or on `dyn Observer` alike.
 pub trait Observer: Any + Debug + Send + Sync {
     /// Takes a batch into account. A batch that is refused leaves the statistics as they were.
     ///
@@ -55,27 +68,27 @@ pub trait Observer: Any + Debug + Send + Sync {
     /// A new observer with the same settings that has seen nothing: one for each thread or shard,
     /// to be [merged](Self::merge) afterwards.
     fn fork(&self) -> Box<dyn Observer>;
-
-    /// Takes a batch of any dimension and layout into account; see
-    /// [`observe_view`](Self::observe_view).
-    ///
-    /// # Errors
-    /// Those of [`observe_view`](Self::observe_view).
-    fn observe<D: Dimension>(&mut self, batch: &ArrayRef<f32, D>) -> Result<()>
-    where
-        Self: Sized,
-    {
-        self.observe_view(batch.view().into_dyn())
-    }
 }
 
-impl dyn Observer {
-    /// Takes a batch of any dimension and layout into account; see
-    /// [`observe_view`](Observer::observe_view).
+/// The call of an [`Observer`] on arrays of any dimension and layout. Every observer has it, trait
+/// objects too; there is nothing to implement.
+///
+/// ```
+/// use lowbit::{Granularity, Observer, ObserverExt, observe::MinMax};
+/// use ndarray::array;
+/// let mut observer: Box<dyn Observer> = Box::new(MinMax::new(Granularity::PerTensor));
+/// observer.observe(&array![[1.0_f32, -2.0], [3.0, 4.0]])?;
+/// assert_eq!(observer.statistics(0)?.range().min(), -2.0);
+/// # Ok::<(), lowbit::Error>(())
+/// ```
+pub trait ObserverExt: Observer {
+    /// Takes a batch into account.
     ///
     /// # Errors
     /// Those of [`observe_view`](Observer::observe_view).
-    pub fn observe<D: Dimension>(&mut self, batch: &ArrayRef<f32, D>) -> Result<()> {
+    fn observe<D: Dimension>(&mut self, batch: &ArrayRef<f32, D>) -> Result<()> {
         self.observe_view(batch.view().into_dyn())
     }
 }
+
+impl<O: Observer + ?Sized> ObserverExt for O {}

@@ -1,5 +1,9 @@
 //! Post-training quantization: float weights to quantized tensors, one method a file.
 
+mod round_to_nearest;
+
+pub use round_to_nearest::RoundToNearest;
+
 use std::fmt::Debug;
 
 use ndarray::{ArrayRef, ArrayViewD, Dimension};
@@ -9,7 +13,32 @@ use crate::{error::Result, tensor::QTensor};
 /// A method that turns a float tensor into a quantized one.
 ///
 /// The trait is object-safe: implementors write [`quantize_view`](Self::quantize_view), callers use
-/// [`quantize`](Self::quantize), on a type or on `dyn Quantizer` alike.
+/// [`QuantizerExt::quantize`], on a type or on `dyn Quantizer` alike.
+///
+/// ```
+/// use lowbit::{Affine, QTensor, Quantizer, QuantizerExt, Result, RoundToNearest, Scheme};
+/// use ndarray::{ArrayViewD, array};
+///
+/// /// Keeps the sign of each weight alone, times the mean magnitude.
+/// #[derive(Debug)]
+/// struct Binary;
+///
+/// impl Quantizer for Binary {
+///     fn quantize_view(&self, weights: ArrayViewD<'_, f32>) -> Result<QTensor> {
+///         let scale = 2.0 * weights.mapv(f32::abs).mean().unwrap_or(1.0);
+///         let scheme = Scheme::int(1).unsigned().asymmetric_float().build()?;
+///         QTensor::quantize(&weights, &Affine::per_tensor(scheme, scale, 0.5)?)
+///     }
+/// }
+///
+/// let methods: [Box<dyn Quantizer>; 2] =
+///     [Box::new(Binary), Box::new(RoundToNearest::new(Scheme::int(4).build()?))];
+/// for method in &methods {
+///     let quantized = method.quantize(&array![[1.0_f32, -3.0], [2.0, 2.0]])?;
+///     assert_eq!(quantized.shape(), [2, 2]);
+/// }
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 pub trait Quantizer: Debug + Send + Sync {
     /// The quantized tensor, of the same shape.
     ///
@@ -17,25 +46,27 @@ pub trait Quantizer: Debug + Send + Sync {
     /// [`Error::NonFinite`](crate::Error::NonFinite) for a NaN or an infinity in the weights, and
     /// those of the method.
     fn quantize_view(&self, weights: ArrayViewD<'_, f32>) -> Result<QTensor>;
-
-    /// The quantized tensor, of the same shape, for weights of any dimension and layout.
-    ///
-    /// # Errors
-    /// Those of [`quantize_view`](Self::quantize_view).
-    fn quantize<D: Dimension>(&self, weights: &ArrayRef<f32, D>) -> Result<QTensor>
-    where
-        Self: Sized,
-    {
-        self.quantize_view(weights.view().into_dyn())
-    }
 }
 
-impl dyn Quantizer {
-    /// The quantized tensor, of the same shape, for weights of any dimension and layout.
+/// The call of a [`Quantizer`] on arrays of any dimension and layout. Every quantizer has it, trait
+/// objects too; there is nothing to implement.
+///
+/// ```
+/// use lowbit::{QuantizerExt, RoundToNearest, Scheme};
+/// use ndarray::array;
+/// let method = RoundToNearest::new(Scheme::int(8).per_axis(0).build()?);
+/// let weights = array![[0.5_f32, -1.27], [2.54, 0.0]];
+/// assert_eq!(method.quantize(&weights)?.affine().scale(), [0.01, 0.02]);
+/// # Ok::<(), lowbit::Error>(())
+/// ```
+pub trait QuantizerExt: Quantizer {
+    /// The quantized tensor, of the same shape.
     ///
     /// # Errors
     /// Those of [`quantize_view`](Quantizer::quantize_view).
-    pub fn quantize<D: Dimension>(&self, weights: &ArrayRef<f32, D>) -> Result<QTensor> {
+    fn quantize<D: Dimension>(&self, weights: &ArrayRef<f32, D>) -> Result<QTensor> {
         self.quantize_view(weights.view().into_dyn())
     }
 }
+
+impl<Q: Quantizer + ?Sized> QuantizerExt for Q {}

@@ -1,6 +1,7 @@
 //! Scales and zero points of a tensor: checked when built, or chosen from ranges.
 
 use half::f16;
+use ndarray::{ArrayRef, Dimension};
 
 use super::{Range, Ranges};
 use crate::{
@@ -141,6 +142,24 @@ impl Affine {
             zero_point.push(parameter.zero_point);
         }
         Self::new(*scheme, ranges.shape(), scale, zero_point)
+    }
+
+    /// The parameters that cover the whole range of a tensor, of any layout: what dynamic
+    /// quantization chooses at run time.
+    ///
+    /// # Errors
+    /// Those of [`Ranges::of`] and [`from_ranges`](Self::from_ranges).
+    ///
+    /// ```
+    /// use lowbit::{Affine, Scheme};
+    /// use ndarray::array;
+    /// let tokens = array![[0.0_f32, 12.7], [-1.27, 0.5]];
+    /// let affine = Affine::of(&Scheme::int(8).per_row().build()?, &tokens)?;
+    /// assert_eq!(affine.scale(), [0.1, 0.01]);
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
+    pub fn of<D: Dimension>(scheme: &Scheme, x: &ArrayRef<f32, D>) -> Result<Self> {
+        Self::from_ranges(scheme, &Ranges::of(x, scheme.granularity())?)
     }
 
     /// The scheme.

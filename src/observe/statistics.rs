@@ -2,24 +2,24 @@
 
 use super::Histogram;
 use crate::{
-    affine::Range,
+    affine::{Range, extent},
     error::{Error, Result},
 };
 
-/// The mean of the elements and of their squares.
+/// The mean of the elements and their variance.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moments {
     /// Mean of the elements.
     pub mean: f64,
-    /// Mean of the squares of the elements.
-    pub mean_square: f64,
+    /// Mean of the squares of the distances from the mean.
+    pub variance: f64,
 }
 
 impl Moments {
     /// The standard deviation of the population.
     #[must_use]
     pub fn deviation(self) -> f64 {
-        (self.mean_square - self.mean * self.mean).max(0.0).sqrt()
+        self.variance.sqrt()
     }
 }
 
@@ -65,18 +65,14 @@ impl<'a> Statistics<'a> {
     /// # Errors
     /// [`Error::Empty`] for no values; [`Error::NonFinite`] for a NaN or an infinity among them.
     pub fn of_values(values: &'a [f32]) -> Result<Self> {
-        let (mut min, mut max) = (f32::INFINITY, f32::NEG_INFINITY);
-        for (index, &value) in values.iter().enumerate() {
-            if !value.is_finite() {
-                return Err(Error::NonFinite {
-                    what: "values",
-                    expected: "finite numbers",
-                    position: vec![index],
-                    value: value.into(),
-                });
-            }
-            min = min.min(value);
-            max = max.max(value);
+        let (min, max, finite) = extent(values);
+        if let (false, Some(index)) = (finite, values.iter().position(|x| !x.is_finite())) {
+            return Err(Error::NonFinite {
+                what: "values",
+                expected: "finite numbers",
+                position: vec![index],
+                value: values[index].into(),
+            });
         }
         if values.is_empty() {
             return Err(Error::Empty {
