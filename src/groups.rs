@@ -116,9 +116,7 @@ impl Groups {
             block: block.map(|size| size.max(1)),
             blocks: [0; 3],
         };
-        for axis in 0..3 {
-            groups.blocks[axis] = extent[axis].div_ceil(groups.block[axis]);
-        }
+        groups.blocks = std::array::from_fn(|axis| extent[axis].div_ceil(groups.block[axis]));
         // One parameter for a tensor, an index or a row even where it has no element.
         match granularity {
             Granularity::PerTensor => groups.blocks = [1; 3],

@@ -12,6 +12,7 @@ mod parallel;
 pub mod ptq;
 pub mod qat;
 mod scheme;
+mod simd;
 mod tensor;
 
 pub use affine::{
@@ -28,4 +29,5 @@ pub use qat::{FakeQuant, FakeQuantExt, StraightThroughEstimator};
 pub use scheme::{
     FloatFormat, Format, Granularity, IntFormat, Mapping, ScaleKind, Scheme, SchemeBuilder,
 };
+pub use simd::Isa;
 pub use tensor::QTensor;

@@ -101,7 +101,6 @@ pub struct Scheme {
 impl Scheme {
     /// Starts a scheme of signed integers of `bits` bits (1 to 8, or 16), full range, symmetric,
     /// one f32 scale for the tensor.
-    #[must_use]
     pub fn int(bits: u32) -> SchemeBuilder {
         SchemeBuilder {
             format: Draft::Int {
@@ -123,7 +122,6 @@ impl Scheme {
     /// assert_eq!(scheme.format().bits(), 8);
     /// # Ok::<(), lowbit::Error>(())
     /// ```
-    #[must_use]
     pub fn float(format: FloatFormat) -> SchemeBuilder {
         SchemeBuilder {
             format: Draft::Float(format),

@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     parallel::{PIECE, over_pieces},
     scheme::Scheme,
+    simd::wide,
 };
 
 /// The codes of a tensor: `saturate(round(x / scale) + zero_point)`, as [`scalar::quantize`] for
@@ -251,7 +252,7 @@ fn through_slices<A, B, D>(
 {
     if let (Some(input), Some(output)) = (input.as_slice(), output.as_slice_mut()) {
         over_pieces(output, PIECE, |start, output| {
-            work(start, &input[start..start + output.len()], output);
+            wide(|| work(start, &input[start..start + output.len()], output));
         });
         return;
     }
@@ -265,7 +266,7 @@ fn through_slices<A, B, D>(
         for (slot, &value) in inputs[..size].iter_mut().zip(&mut from) {
             *slot = value;
         }
-        work(start, &inputs[..size], &mut outputs[..size]);
+        wide(|| work(start, &inputs[..size], &mut outputs[..size]));
         for (&value, slot) in outputs[..size].iter().zip(&mut to) {
             *slot = value;
         }

@@ -226,6 +226,7 @@ fn greater(a: f32, b: f32) -> f32 {
 }
 
 /// The least and the greatest value, and whether all are finite: a finite sum of `x − x` is 0.
+#[expect(clippy::eq_op, reason = "x − x is NaN where x is not finite")]
 pub(crate) fn extent(values: &[f32]) -> (f32, f32, bool) {
     const LANES: usize = 32;
     let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);

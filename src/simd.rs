@@ -1,0 +1,173 @@
+//! Instruction sets: which ones this machine has, which one is used, and code compiled for it.
+//!
+//! A value of [`Avx2`](x86::Avx2) and its kin proves that the machine has the instructions; the
+//! only way to one is `detect`.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86;
+
+use std::{fmt, str::FromStr, sync::OnceLock};
+
+use crate::error::{Error, Result};
+
+/// The environment variable that forces an instruction set.
+const VARIABLE: &str = "LOWBIT_ISA";
+
+/// An instruction set that the kernels of this crate are written for.
+///
+/// Results do not depend on it, but for float sums: where one instruction set has a fused
+/// multiply-add and another has not, they differ by rounding.
+///
+/// The environment variable `LOWBIT_ISA` forces one for the whole process (`portable`, `avx2`); a
+/// packed layer takes one as an argument too.
+///
+/// ```
+/// use lowbit::Isa;
+/// assert!(Isa::available().contains(&Isa::Portable));
+/// println!("kernels run on {}", Isa::selected()?);
+/// # Ok::<(), lowbit::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Plain Rust, on every machine.
+    Portable,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+}
+
+impl Isa {
+    const ALL: [Self; 2] = [Self::Portable, Self::Avx2];
+
+    /// The instruction sets of this machine, slowest first.
+    #[must_use]
+    pub fn available() -> &'static [Self] {
+        static AVAILABLE: OnceLock<Vec<Isa>> = OnceLock::new();
+        AVAILABLE.get_or_init(|| Self::ALL.into_iter().filter(|isa| isa.is_here()).collect())
+    }
+
+    /// Whether this machine has it.
+    #[must_use]
+    pub fn is_available(self) -> bool {
+        Self::available().contains(&self)
+    }
+
+    /// The one that is used where none is asked for: that of `LOWBIT_ISA`, else the fastest.
+    ///
+    /// # Errors
+    /// [`Error::MissingIsa`] if `LOWBIT_ISA` names one that is not here, or none at all.
+    pub fn selected() -> Result<Self> {
+        static FORCED: OnceLock<Option<String>> = OnceLock::new();
+        let forced = FORCED.get_or_init(|| std::env::var(VARIABLE).ok());
+        match forced.as_deref() {
+            None | Some("") => Ok(Self::fastest()),
+            Some(name) => name.parse::<Self>()?.here(),
+        }
+    }
+
+    /// This instruction set, if the machine has it.
+    ///
+    /// # Errors
+    /// [`Error::MissingIsa`] naming those that are here.
+    pub(crate) fn here(self) -> Result<Self> {
+        if self.is_available() {
+            Ok(self)
+        } else {
+            Err(missing(self.name()))
+        }
+    }
+
+    fn fastest() -> Self {
+        Self::available().last().copied().unwrap_or(Self::Portable)
+    }
+
+    fn is_here(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => x86::Avx2::detect().is_some(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 => false,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+        }
+    }
+}
+
+fn missing(got: &str) -> Error {
+    let names: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
+    Error::MissingIsa {
+        available: names.join(", "),
+        got: got.to_owned(),
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Isa {
+    type Err = Error;
+
+    /// The instruction set of a name as `LOWBIT_ISA` takes it, whether it is here or not.
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|isa| isa.name() == name)
+            .ok_or_else(|| missing(name))
+    }
+}
+
+/// Runs `work` compiled for the widest instruction set in use that a plain loop gains from. The
+/// results have the same bits on each.
+///
+/// What `work` calls must be inlined into it to be compiled so; mark it `#[inline(always)]`.
+#[inline]
+pub(crate) fn wide<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        static AVX2: OnceLock<Option<x86::Avx2>> = OnceLock::new();
+        let in_use = || match Isa::selected() {
+            Ok(Isa::Portable) => None,
+            _ => x86::Avx2::detect(),
+        };
+        if let Some(avx2) = AVX2.get_or_init(in_use) {
+            return avx2.run(work);
+        }
+    }
+    work()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for isa in Isa::ALL {
+            assert_eq!(isa.to_string().parse::<Isa>().unwrap(), isa);
+        }
+        let error = "mmx".parse::<Isa>().unwrap_err().to_string();
+        assert!(
+            error.contains("portable") && error.contains("mmx"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_the_environment_demands_is_what_is_selected() {
+        match std::env::var(VARIABLE) {
+            Ok(name) if !name.is_empty() => {
+                assert_eq!(Isa::selected().unwrap().to_string(), name);
+            }
+            _ => assert_eq!(Isa::selected().unwrap(), Isa::fastest()),
+        }
+    }
+}
