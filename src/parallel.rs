@@ -65,3 +65,24 @@ pub(crate) fn map_over_pieces<T: Send, R: Send>(
         .map(|(index, piece)| work(index * size, piece))
         .collect()
 }
+
+/// Calls `work` for each task; the tasks must not depend on each other.
+pub(crate) fn for_each<T: Send>(tasks: Vec<T>, work: impl Fn(T) + Send + Sync) {
+    #[cfg(feature = "rayon")]
+    if tasks.len() > 1 {
+        use rayon::prelude::*;
+        tasks.into_par_iter().for_each(work);
+        return;
+    }
+    tasks.into_iter().for_each(work);
+}
+
+/// Threads that tasks are shared among.
+pub(crate) fn threads() -> usize {
+    #[cfg(feature = "rayon")]
+    {
+        rayon::current_num_threads()
+    }
+    #[cfg(not(feature = "rayon"))]
+    1
+}

@@ -73,8 +73,13 @@ impl Isa {
         if self.is_available() {
             Ok(self)
         } else {
-            Err(missing(self.name()))
+            Err(self.missing())
         }
+    }
+
+    /// That the machine lacks it.
+    pub(crate) fn missing(self) -> Error {
+        missing(self.name())
     }
 
     fn fastest() -> Self {

@@ -162,6 +162,7 @@ impl Histogram {
     }
 
     /// Whether counts and extremes can have come from values, in at most `limit` bins.
+    #[cfg(any(test, feature = "serde"))]
     pub(crate) fn is_valid(&self, limit: usize) -> bool {
         if self.counts.is_empty() {
             return *self == Self::default();

@@ -1,0 +1,74 @@
+//! What an instruction set must provide, and those there are.
+//!
+//! A value of a kernel proves that the machine has its instructions. Kernels compute raw sums of
+//! products of codes; zero points, scales and outputs are the drivers' business, so that a kernel is
+//! a few dozen lines.
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx2;
+pub(super) mod portable;
+
+use std::fmt::Debug;
+
+use super::layout::BLOCK;
+
+/// The form in which a kernel takes activations: codes that fit `i8`, perhaps widened.
+pub(super) trait ActivationCode:
+    Copy + Default + Debug + Send + Sync + From<i8> + 'static
+{
+}
+
+impl ActivationCode for i8 {}
+impl ActivationCode for i16 {}
+
+/// The activations of a tile, in blocks along the depth: block `b` of row `r` is
+/// `blocks[r · stride + b]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows<'a, C> {
+    pub(super) blocks: &'a [[C; BLOCK]],
+    pub(super) stride: usize,
+    pub(super) count: usize,
+}
+
+/// The integer kernel of an instruction set.
+///
+/// Unpacked weights lie as packed ones of 8 bits do, each widened to [`Weight`](Self::Weight). Both
+/// methods write `Σ x · w` over the depth of `blocks`, for `rows.count` rows of
+/// activations (one of [`TILES`](Self::TILES)) and the columns of one panel, to `sums[row][column]`;
+/// sums wrap around at 32 bits, and are exact where the depth is within limits.
+pub(super) trait Kernel: Copy + Debug + Send + Sync + 'static {
+    /// The instruction set and the operands, as DESIGN has it: `avx2-i8u4i32`.
+    const NAME: &'static str;
+    /// Columns in a vector.
+    const LANES: usize;
+    /// Columns in a panel, a multiple of `LANES`; at most [`MAX_COLUMNS`].
+    const COLUMNS: usize;
+    /// Rows a tile may have, greatest first, ending with 1; at most [`MAX_ROWS`].
+    const TILES: &'static [usize];
+    /// Whether a float multiply-add rounds once.
+    const FUSED: bool;
+    /// The form in which activations are taken.
+    type Code: ActivationCode;
+    /// The form in which unpacked weights are kept.
+    type Weight: Copy + Default + Debug + Send + Sync + From<u8>;
+
+    /// Runs `work`, as far as it is inlined, compiled for the instruction set.
+    fn run<R>(self, work: impl FnOnce() -> R) -> R;
+
+    /// Sums over packed weights: for few rows, which do not pay for unpacking ahead.
+    fn sums(self, bits: u32, blocks: &[u8], rows: Rows<'_, Self::Code>, sums: &mut [i32]);
+
+    /// Sums over weights that were unpacked from `bits` bits.
+    fn sums_of_unpacked(
+        self,
+        bits: u32,
+        unpacked: &[Self::Weight],
+        rows: Rows<'_, Self::Code>,
+        sums: &mut [i32],
+    );
+}
+
+/// Columns of the widest panel.
+pub(super) const MAX_COLUMNS: usize = 32;
+/// Rows of the highest tile.
+pub(super) const MAX_ROWS: usize = 12;

@@ -1,0 +1,200 @@
+//! Products of float activations: weights become floats a block of a panel at a time, in the caches,
+//! and every output is summed in the order of the depth.
+
+use ndarray::Axis;
+
+use super::{
+    arch::Kernel,
+    layout::{BLOCK, Layout, unpack},
+    tasks::{Task, tasks},
+    weights::{GroupZeros, Value, Weights},
+};
+use crate::parallel::for_each;
+
+/// Blocks along the depth whose floats stay in the nearest caches.
+const BLOCKS_AT_A_TIME: usize = 8;
+/// Panels whose floats stay in the nearer caches while the rows pass by.
+const PANELS_AT_A_TIME: usize = 8;
+
+/// Computes products for `out`, `[rows, columns]`, of activations `[rows, depth]`, both in row-major
+/// order; `finish(row, column, sums, out)` makes outputs of those of consecutive columns.
+pub(super) fn product<K: Kernel, O: Send>(
+    weights: &Weights<K>,
+    x: &[f32],
+    rows: usize,
+    out: &mut [O],
+    finish: impl Fn(usize, usize, &[f32], &mut [O]) + Send + Sync,
+) {
+    let task = |task: Task<'_, O>| {
+        weights.kernel.run(|| match K::COLUMNS {
+            8 => compute::<K, O, 8>(weights, x, task, &finish),
+            16 => compute::<K, O, 16>(weights, x, task, &finish),
+            _ => compute::<K, O, 32>(weights, x, task, &finish),
+        });
+    };
+    let Layout { columns, depth, .. } = weights.layout;
+    for_each(tasks(out, [rows, columns, depth], K::COLUMNS), task);
+}
+
+/// `COLUMNS` is the kernel's, as the length of an array.
+#[inline(always)]
+fn compute<K: Kernel, O, const COLUMNS: usize>(
+    weights: &Weights<K>,
+    x: &[f32],
+    mut task: Task<'_, O>,
+    finish: &impl Fn(usize, usize, &[f32], &mut [O]),
+) {
+    let rows = task.out.nrows();
+    let panels_at_a_time = task.out.ncols().div_ceil(COLUMNS).min(PANELS_AT_A_TIME);
+    let mut codes = vec![0_u8; BLOCK * COLUMNS];
+    let mut floats = vec![[0.0_f32; COLUMNS]; panels_at_a_time * BLOCKS_AT_A_TIME * BLOCK];
+    let mut sums = vec![[0.0_f32; COLUMNS]; panels_at_a_time * rows];
+    let parts = task
+        .out
+        .axis_chunks_iter_mut(Axis(1), PANELS_AT_A_TIME * COLUMNS);
+    for (index, mut out) in parts.enumerate() {
+        let first = task.panel + index * PANELS_AT_A_TIME;
+        let panels = out.ncols().div_ceil(COLUMNS);
+        sums.fill([0.0; COLUMNS]);
+        for group in weights.layout.all_groups() {
+            for block in (0..group.blocks).step_by(BLOCKS_AT_A_TIME) {
+                let start = block * BLOCK;
+                let len = (group.len - start).min(BLOCKS_AT_A_TIME * BLOCK);
+                for (panel, floats) in
+                    (0..panels).zip(floats.chunks_exact_mut(BLOCKS_AT_A_TIME * BLOCK))
+                {
+                    for (index, floats) in floats[..len].chunks_mut(BLOCK).enumerate() {
+                        let block = group.block + block + index;
+                        let packed = weights.blocks(first + panel, block..block + 1);
+                        unpack(weights.layout.bits, K::LANES, packed, &mut codes, |code| {
+                            code
+                        });
+                        let scale = weights.scale(first + panel, group.index);
+                        let zero = weights.zero(first + panel, group.index);
+                        to_floats::<K, COLUMNS>(&codes, scale, zero, weights.value(), floats);
+                    }
+                }
+                let depth = group.start + start..group.start + start + len;
+                let mut row = 0;
+                while row < rows {
+                    let left = rows - row;
+                    let count = *TILES.iter().find(|&&tile| tile <= left).unwrap_or(&1);
+                    let x: [&[f32]; TILES[0]] = std::array::from_fn(|index| {
+                        let row = task.row + row + index.min(count - 1);
+                        &x[row * weights.layout.depth..][depth.clone()]
+                    });
+                    for panel in 0..panels {
+                        let floats = &floats[panel * BLOCKS_AT_A_TIME * BLOCK..][..len];
+                        let sums = &mut sums[panel * rows + row..][..count];
+                        match count {
+                            6 => tile::<K, COLUMNS, 6>(floats, &x, sums),
+                            4 => tile::<K, COLUMNS, 4>(floats, &x, sums),
+                            2 => tile::<K, COLUMNS, 2>(floats, &x, sums),
+                            _ => tile::<K, COLUMNS, 1>(floats, &x, sums),
+                        }
+                    }
+                    row += count;
+                }
+            }
+        }
+        for (panel, mut out) in out.axis_chunks_iter_mut(Axis(1), COLUMNS).enumerate() {
+            for (row, mut out) in out.rows_mut().into_iter().enumerate() {
+                if let Some(out) = out.as_slice_mut() {
+                    let sums = &sums[panel * rows + row][..out.len()];
+                    finish(task.row + row, (first + panel) * COLUMNS, sums, out);
+                }
+            }
+        }
+    }
+}
+
+/// Rows that a tile may have: six times two vectors of sums fill the registers of AVX2.
+const TILES: [usize; 4] = [6, 4, 2, 1];
+
+/// Adds the products of some depth to the sums of `ROWS` rows.
+#[inline(always)]
+fn tile<K: Kernel, const COLUMNS: usize, const ROWS: usize>(
+    floats: &[[f32; COLUMNS]],
+    x: &[&[f32]; TILES[0]],
+    sums: &mut [[f32; COLUMNS]],
+) {
+    let (sums, _) = sums.as_chunks_mut::<ROWS>();
+    let mut kept = sums[0];
+    let x: [&[f32]; ROWS] = std::array::from_fn(|row| &x[row][..floats.len()]);
+    for (at, w) in floats.iter().enumerate() {
+        for (row, kept) in kept.iter_mut().enumerate() {
+            let x = x[row][at];
+            for (sum, &w) in kept.iter_mut().zip(w) {
+                *sum = if K::FUSED {
+                    x.mul_add(w, *sum)
+                } else {
+                    *sum + x * w
+                };
+            }
+        }
+    }
+    sums[0] = kept;
+}
+
+/// `(q − zero) · scale` for the codes of a block, put in the order of the depth.
+#[inline(always)]
+#[expect(clippy::cast_precision_loss, reason = "codes have at most 8 bits")]
+fn to_floats<K: Kernel, const COLUMNS: usize>(
+    codes: &[u8],
+    scale: &[f32],
+    zero: GroupZeros<'_>,
+    value: Value,
+    floats: &mut [[f32; COLUMNS]],
+) {
+    match (value, zero) {
+        (Value::Distance, GroupZeros::Same(zero)) => {
+            reorder::<K, COLUMNS>(codes, floats, |code, column| {
+                (code.cast_signed() - zero) as f32 * scale[column]
+            });
+        }
+        (Value::Distance, GroupZeros::Integer(zero)) => {
+            reorder::<K, COLUMNS>(codes, floats, |code, column| {
+                (code.cast_signed() - i32::from(zero[column])) as f32 * scale[column]
+            });
+        }
+        (Value::Distance, GroupZeros::Real(zero, least)) => {
+            reorder::<K, COLUMNS>(codes, floats, |code, column| {
+                ((code.cast_signed() + least) as f32 - zero[column]) * scale[column]
+            });
+        }
+        (
+            Value::Float {
+                sign,
+                magnitude,
+                to_sign,
+                to_magnitude,
+                factor,
+            },
+            _,
+        ) => reorder::<K, COLUMNS>(codes, floats, |code, column| {
+            let bits = (code & sign) << to_sign | (code & magnitude) << to_magnitude;
+            f32::from_bits(bits) * factor * scale[column]
+        }),
+    }
+}
+
+/// Gives each code to `float(code, column)`, and puts what it returns in the order of the depth.
+#[inline(always)]
+fn reorder<K: Kernel, const COLUMNS: usize>(
+    codes: &[u8],
+    floats: &mut [[f32; COLUMNS]],
+    float: impl Fn(u32, usize) -> f32,
+) {
+    for (vector, codes) in codes.chunks_exact(BLOCK * K::LANES).enumerate() {
+        let first = vector * K::LANES;
+        for (floats, codes) in floats.chunks_mut(4).zip(codes.chunks_exact(4 * K::LANES)) {
+            let (words, _) = codes.as_chunks::<4>();
+            for (t, floats) in floats.iter_mut().enumerate() {
+                for (lane, word) in words.iter().enumerate() {
+                    let code = (u32::from_le_bytes(*word) >> (8 * t)) & 0xff;
+                    floats[first + lane] = float(code, first + lane);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Products of integer codes: raw sums of a kernel, made exact by zero points, scaled group by group.
+//!
+//! With `d` the distances of the weights from their least code, `w = d − z`, and `x` the codes of the
+//! activations,
+//!
+//! ```text
+//! Σ (x − zx) (d − z) = Σ x·d − zx · Σ d − z · Σ (x − zx)
+//! ```
+//!
+//! over each group along the depth: the first sum is the kernel's, the second is known when the
+//! weights are packed, the third when activations are quantized. All are computed modulo 2³², and the
+//! result is within it, so that it is exact.
+
+use ndarray::Axis;
+
+use super::{
+    arch::{Kernel, MAX_COLUMNS, MAX_ROWS, Rows},
+    layout::{BLOCK, Layout, unpack},
+    operand::Operand,
+    tasks::{Task, tasks},
+    weights::{GroupZeros, Weights},
+};
+use crate::parallel::for_each;
+
+/// What sums over groups are kept in.
+pub(super) trait Sum: Copy + Default + Send + Sync {
+    /// Adds the sums of one group and row. `raw` holds `Σ x·d − zx·Σd` of each column, `x_sum` is
+    /// `Σ (x − zx)`, and `scale` is the weights' (none where sums are not scaled).
+    fn add(sums: &mut [Self], raw: &[i32], zero: GroupZeros<'_>, x_sum: i32, scale: &[f32]);
+}
+
+/// Exact integers; weights with a [reach](Weights::reach) have integer zero points.
+impl Sum for i32 {
+    #[inline(always)]
+    fn add(sums: &mut [Self], raw: &[i32], zero: GroupZeros<'_>, x_sum: i32, _: &[f32]) {
+        for (column, (sum, &raw)) in sums.iter_mut().zip(raw).enumerate() {
+            *sum = sum.wrapping_add(exact(raw, zero, x_sum, column));
+        }
+    }
+}
+
+/// Floats: the exact sum of each group times its scale, added in the order of the groups. With real
+/// zero points, `(Σ (x − zx)·q − z · Σ (x − zx)) · scale`.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "rounded once, as a float sum of the same products would be"
+)]
+impl Sum for f32 {
+    #[inline(always)]
+    fn add(sums: &mut [Self], raw: &[i32], zero: GroupZeros<'_>, x_sum: i32, scale: &[f32]) {
+        let sums = sums.iter_mut().zip(raw).zip(scale).enumerate();
+        if let GroupZeros::Real(real, _) = zero {
+            for (column, ((sum, &raw), &scale)) in sums {
+                let codes = exact(raw, zero, x_sum, column) as f32;
+                *sum += (codes - real[column] * x_sum as f32) * scale;
+            }
+        } else {
+            for (column, ((sum, &raw), &scale)) in sums {
+                *sum += exact(raw, zero, x_sum, column) as f32 * scale;
+            }
+        }
+    }
+}
+
+/// `Σ (x − zx) (d − z)` of a column; with real zero points `Σ (x − zx) q`.
+#[inline(always)]
+fn exact(raw: i32, zero: GroupZeros<'_>, x_sum: i32, column: usize) -> i32 {
+    let zero = match zero {
+        GroupZeros::Same(zero) => zero,
+        GroupZeros::Integer(zero) => zero[column].into(),
+        GroupZeros::Real(_, least) => -least,
+    };
+    raw.wrapping_sub(zero.wrapping_mul(x_sum))
+}
+
+/// Computes sums for `out`, `[rows, columns]` in row-major order; `finish(row, column, sums, out)` makes outputs of those of
+/// consecutive columns, which begin at `column`.
+///
+/// `code_sums` are those of [`Weights::sums_of_codes`], needed where activations have zero points.
+pub(super) fn product<K: Kernel, S: Sum, O: Send>(
+    weights: &Weights<K>,
+    x: &Operand<K::Code>,
+    code_sums: &[i32],
+    out: &mut [O],
+    finish: impl Fn(usize, usize, &[S], &mut [O]) + Send + Sync,
+) {
+    let task = |task: Task<'_, O>| {
+        weights
+            .kernel
+            .run(|| compute(weights, x, code_sums, task, &finish));
+    };
+    let Layout { columns, depth, .. } = weights.layout;
+    for_each(tasks(out, [x.rows, columns, depth], K::COLUMNS), task);
+}
+
+#[inline(always)]
+fn compute<K: Kernel, S: Sum, O>(
+    weights: &Weights<K>,
+    x: &Operand<K::Code>,
+    code_sums: &[i32],
+    mut task: Task<'_, O>,
+    finish: &impl Fn(usize, usize, &[S], &mut [O]),
+) {
+    let rows = task.out.nrows();
+    let bits = weights.layout.bits;
+    // Few rows do not pay for unpacking ahead; bytes that are taken as they are never do.
+    let as_packed = bits == 8 && size_of::<K::Weight>() == 1;
+    let unpacks = rows > 2 * K::TILES[0] && !as_packed;
+    let mut unpacked = if unpacks {
+        vec![K::Weight::default(); weights.layout.padded_depth() * K::COLUMNS]
+    } else {
+        vec![]
+    };
+    for (index, mut out) in task
+        .out
+        .axis_chunks_iter_mut(Axis(1), K::COLUMNS)
+        .enumerate()
+    {
+        let panel = task.panel + index;
+        if unpacks {
+            let packed = weights.blocks(panel, 0..weights.layout.blocks());
+            unpack(bits, K::LANES, packed, &mut unpacked, K::Weight::from);
+        }
+        let mut row = 0;
+        while row < rows {
+            let count = K::TILES.iter().find(|&&tile| tile <= rows - row);
+            let count = count.copied().unwrap_or(1);
+            let mut sums = [S::default(); MAX_ROWS * MAX_COLUMNS];
+            let sums = &mut sums[..count * K::COLUMNS];
+            tile(
+                weights,
+                x,
+                code_sums,
+                panel,
+                task.row + row,
+                &unpacked,
+                sums,
+            );
+            for (index, sums) in sums.chunks_exact(K::COLUMNS).enumerate() {
+                let mut out = out.row_mut(row + index);
+                if let Some(out) = out.as_slice_mut() {
+                    let sums = &sums[..out.len()];
+                    finish(task.row + row + index, panel * K::COLUMNS, sums, out);
+                }
+            }
+            row += count;
+        }
+    }
+}
+
+/// The sums of a few rows, as many as `sums` has place for, and one panel.
+#[inline(always)]
+fn tile<K: Kernel, S: Sum>(
+    weights: &Weights<K>,
+    x: &Operand<K::Code>,
+    code_sums: &[i32],
+    panel: usize,
+    row: usize,
+    unpacked: &[K::Weight],
+    sums: &mut [S],
+) {
+    let layout = weights.layout;
+    let groups = layout.groups();
+    let mut raw = [0; MAX_ROWS * MAX_COLUMNS];
+    let raw = &mut raw[..sums.len()];
+    for group in layout.all_groups() {
+        let rows = Rows {
+            blocks: &x.blocks[row * x.stride + group.block..],
+            stride: x.stride,
+            count: sums.len() / K::COLUMNS,
+        };
+        let blocks = group.block..group.block + group.blocks;
+        if unpacked.is_empty() {
+            let packed = weights.blocks(panel, blocks);
+            weights.kernel.sums(layout.bits, packed, rows, raw);
+        } else {
+            let size = BLOCK * K::COLUMNS;
+            let unpacked = &unpacked[blocks.start * size..blocks.end * size];
+            weights
+                .kernel
+                .sums_of_unpacked(layout.bits, unpacked, rows, raw);
+        }
+        let zero = weights.zero(panel, group.index);
+        let scale = weights.scale(panel, group.index);
+        let raw = raw.chunks_exact_mut(K::COLUMNS);
+        for (index, (sums, raw)) in sums.chunks_exact_mut(K::COLUMNS).zip(raw).enumerate() {
+            let x_zero = x.zero[row + index];
+            if x_zero != 0 {
+                let at = (panel * groups + group.index) * K::COLUMNS;
+                for (raw, code_sum) in raw.iter_mut().zip(&code_sums[at..at + K::COLUMNS]) {
+                    *raw = raw.wrapping_sub(x_zero.wrapping_mul(*code_sum));
+                }
+            }
+            S::add(
+                sums,
+                raw,
+                zero,
+                x.sums[(row + index) * groups + group.index],
+                scale,
+            );
+        }
+    }
+}

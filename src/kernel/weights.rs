@@ -1,0 +1,364 @@
+//! Weights packed for a kernel: codes in panels, and the parameters of each column and group beside
+//! them in the same order.
+
+use super::{
+    aligned::AlignedBytes,
+    arch::Kernel,
+    layout::{BLOCK, Group, Layout, unpack, write_block},
+};
+use crate::{
+    affine::Affine,
+    error::{Error, Result},
+    parallel::{map_pieces, over_pieces},
+    scheme::{FloatFormat, Format, Granularity, Mapping},
+    tensor::QTensor,
+};
+
+/// Weights `[columns, depth]` packed for a kernel.
+#[derive(Debug)]
+pub(super) struct Weights<K> {
+    pub(super) kernel: K,
+    pub(super) layout: Layout,
+    codes: AlignedBytes,
+    /// `[panel][group][column of the panel]`, as all that follows.
+    scale: Vec<f32>,
+    zero: Zeros,
+    value: Value,
+}
+
+/// Zero points, counted from the least code where they are integers.
+#[derive(Debug, Clone, PartialEq)]
+enum Zeros {
+    /// The same for all.
+    Same(u8),
+    Integer(Vec<u8>),
+    /// Real ones, and the least code of the format.
+    Real(Vec<f32>, i32),
+}
+
+/// The zero points of the columns of a panel in one group.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum GroupZeros<'a> {
+    Same(i32),
+    Integer(&'a [u8]),
+    Real(&'a [f32], i32),
+}
+
+/// What an unpacked code stands for before scale and zero point.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Value {
+    /// An integer, the distance from the least code.
+    Distance,
+    /// A small float: its bits moved to where an `f32` has them, times a power of two.
+    Float {
+        sign: u32,
+        magnitude: u32,
+        to_sign: u32,
+        to_magnitude: u32,
+        factor: f32,
+    },
+}
+
+impl Value {
+    fn of(format: Format) -> Self {
+        // The exponent of the code, in the place of the exponent of an f32, is too small by the
+        // difference of the two biases; subnormal codes come out right by the same product.
+        let float = |bits: u32, mantissa: u32, bias: i32| Self::Float {
+            sign: 1 << (bits - 1),
+            magnitude: (1 << (bits - 1)) - 1,
+            to_sign: 32 - bits,
+            to_magnitude: 23 - mantissa,
+            factor: 2.0_f32.powi(127 - bias),
+        };
+        match format {
+            Format::Int(_) => Self::Distance,
+            Format::Float(FloatFormat::E4M3) => float(8, 3, 7),
+            Format::Float(FloatFormat::E5M2) => float(8, 2, 15),
+            Format::Float(FloatFormat::E2M1) => float(4, 1, 1),
+        }
+    }
+}
+
+impl<K: Kernel> Weights<K> {
+    /// Packs a quantized matrix `[out, in]`.
+    ///
+    /// # Errors
+    /// See `PackedLinear::pack`.
+    pub(super) fn pack(kernel: K, tensor: &QTensor) -> Result<Self> {
+        let &[columns, depth] = tensor.shape() else {
+            return Err(Error::Unsupported {
+                operation: "packing",
+                expected: "weights of two axes, [out, in]",
+                got: format!("a tensor of shape {:?}", tensor.shape()),
+            });
+        };
+        let scheme = tensor.scheme();
+        if scheme.bits() > 8 {
+            return Err(Error::Unsupported {
+                operation: "packing",
+                expected: "codes of at most 8 bits",
+                got: scheme.to_string(),
+            });
+        }
+        let group = depth_of_a_group(scheme.granularity(), depth).ok_or(Error::Unsupported {
+            operation: "packing",
+            expected: "a scale per tensor, per output (axis 0) or row, per group or block along the inputs",
+            got: scheme.to_string(),
+        })?;
+        let layout = Layout::new(columns, depth, group, scheme.bits())?;
+        let codes = pack_codes::<K>(layout, |column, codes| {
+            tensor.packed().read(column * depth, codes);
+        })?;
+        let affine = tensor.affine();
+        let groups = affine.groups(tensor.shape())?;
+        let parameter =
+            |column: usize, group: Group| groups.parameter_of(column * depth + group.start);
+        let weights = Self {
+            kernel,
+            layout,
+            codes,
+            scale: beside::<K, f32>(layout, 1.0, |c, g| affine.scale()[parameter(c, g)]),
+            zero: Zeros::new::<K>(layout, &affine, parameter),
+            value: Value::of(scheme.format()),
+        };
+        weights.refuse_special_floats(scheme.format())?;
+        Ok(weights)
+    }
+
+    /// Packs 8-bit codes, distances from the least one, with a zero point for each column:
+    /// `read(column, codes)` gives those of a column.
+    pub(super) fn of_distances(
+        kernel: K,
+        [columns, depth]: [usize; 2],
+        read: impl Fn(usize, &mut [u16]) + Send + Sync,
+        zero: impl Fn(usize) -> u8,
+    ) -> Result<Self> {
+        let layout = Layout::new(columns, depth, depth, 8)?;
+        Ok(Self {
+            kernel,
+            layout,
+            codes: pack_codes::<K>(layout, read)?,
+            scale: vec![],
+            zero: Zeros::Integer(beside::<K, u8>(layout, 0, |column, _| zero(column))),
+            value: Value::Distance,
+        })
+    }
+
+    /// Codes of small floats that are infinite or NaN have no place in a layer.
+    fn refuse_special_floats(&self, format: Format) -> Result<()> {
+        let greatest = match format {
+            Format::Float(FloatFormat::E4M3) => 0x7e,
+            Format::Float(FloatFormat::E5M2) => 0x7b,
+            _ => return Ok(()),
+        };
+        // Padding is 0, and every code is in there once.
+        match self
+            .codes
+            .as_slice()
+            .iter()
+            .find(|&&code| code & 0x7f > greatest)
+        {
+            None => Ok(()),
+            Some(&code) => Err(Error::Unsupported {
+                operation: "packing",
+                expected: "finite small floats",
+                got: format!("the code {code:#04x} of {format}"),
+            }),
+        }
+    }
+
+    pub(super) fn panels(&self) -> usize {
+        self.layout.columns.div_ceil(K::COLUMNS)
+    }
+
+    pub(super) fn value(&self) -> Value {
+        self.value
+    }
+
+    /// The packed codes of some blocks of a panel.
+    #[inline(always)]
+    pub(super) fn blocks(&self, panel: usize, blocks: std::ops::Range<usize>) -> &[u8] {
+        let block = self.layout.block_bytes(K::COLUMNS);
+        let panel = panel * self.layout.blocks() * block;
+        &self.codes.as_slice()[panel + blocks.start * block..panel + blocks.end * block]
+    }
+
+    /// Where the parameters of a panel and group begin.
+    #[inline(always)]
+    fn at(&self, panel: usize, group: usize) -> usize {
+        (panel * self.layout.groups() + group) * K::COLUMNS
+    }
+
+    /// The scale of each column of a panel in a group; none where weights are codes alone.
+    #[inline(always)]
+    pub(super) fn scale(&self, panel: usize, group: usize) -> &[f32] {
+        let at = self.at(panel, group);
+        self.scale.get(at..at + K::COLUMNS).unwrap_or_default()
+    }
+
+    /// The zero point of each column of a panel in a group.
+    #[inline(always)]
+    pub(super) fn zero(&self, panel: usize, group: usize) -> GroupZeros<'_> {
+        let at = self.at(panel, group);
+        match &self.zero {
+            Zeros::Same(zero) => GroupZeros::Same((*zero).into()),
+            Zeros::Integer(zero) => GroupZeros::Integer(&zero[at..at + K::COLUMNS]),
+            Zeros::Real(zero, least) => GroupZeros::Real(&zero[at..at + K::COLUMNS], *least),
+        }
+    }
+
+    /// The greatest distance of a code from a zero point; `None` for real zero points and floats,
+    /// which integer sums do not serve.
+    pub(super) fn reach(&self) -> Option<u32> {
+        let greatest = u8::MAX >> (8 - self.layout.bits);
+        let reach = |zero: u8| u32::from(zero.max(greatest.saturating_sub(zero)));
+        match (&self.zero, self.value) {
+            (Zeros::Same(zero), Value::Distance) => Some(reach(*zero)),
+            (Zeros::Integer(zero), Value::Distance) => {
+                Some(zero.iter().map(|&zero| reach(zero)).max().unwrap_or(0))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether integer sums with activations of 8 bits serve, scaled group by group.
+    pub(super) fn has_integer_codes(&self) -> bool {
+        self.value == Value::Distance
+    }
+
+    /// The sum of the distances of each column and group, `[panel][group][column of the panel]`.
+    pub(super) fn sums_of_codes(&self) -> Vec<i32> {
+        let layout = self.layout;
+        let panels = map_pieces(self.panels(), 1, |panel| {
+            let panel = panel.start;
+            let mut sums = vec![0; layout.groups() * K::COLUMNS];
+            let mut codes = vec![0_u8; BLOCK * K::COLUMNS];
+            for (group, sums) in layout.all_groups().zip(sums.chunks_exact_mut(K::COLUMNS)) {
+                for block in group.block..group.block + group.blocks {
+                    let packed = self.blocks(panel, block..block + 1);
+                    unpack(layout.bits, K::LANES, packed, &mut codes, |code| code);
+                    let vectors = codes.chunks_exact(BLOCK * K::LANES);
+                    for (codes, sums) in vectors.zip(sums.chunks_exact_mut(K::LANES)) {
+                        for quad in codes.chunks_exact(4 * K::LANES) {
+                            for (four, sum) in quad.chunks_exact(4).zip(&mut *sums) {
+                                *sum += four.iter().map(|&code| i32::from(code)).sum::<i32>();
+                            }
+                        }
+                    }
+                }
+            }
+            sums
+        });
+        panels.concat()
+    }
+
+    /// Bytes that codes and parameters take.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let zero = match &self.zero {
+            Zeros::Same(_) => 0,
+            Zeros::Integer(zero) => zero.len(),
+            Zeros::Real(zero, _) => 4 * zero.len(),
+        };
+        self.codes.as_slice().len() + 4 * self.scale.len() + zero
+    }
+}
+
+impl Zeros {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "integer zero points are codes of at most 8 bits"
+    )]
+    fn new<K: Kernel>(
+        layout: Layout,
+        affine: &Affine,
+        parameter: impl Fn(usize, Group) -> usize,
+    ) -> Self {
+        let scheme = affine.scheme();
+        let least = scheme.quant_min();
+        let zero = |column, group| affine.zero_point()[parameter(column, group)];
+        match scheme.mapping() {
+            Mapping::AsymmetricFloat => Self::Real(beside::<K, f32>(layout, 0.0, zero), least),
+            Mapping::Asymmetric => Self::Integer(beside::<K, u8>(layout, 0, |column, group| {
+                (zero(column, group) - least as f32) as u8
+            })),
+            Mapping::Symmetric | Mapping::SymmetricHalfRange => {
+                Self::Same((scheme.middle() - least) as u8)
+            }
+        }
+    }
+}
+
+/// The depth that shares a scale, if scales follow the depth no finer than in groups.
+fn depth_of_a_group(granularity: Granularity, depth: usize) -> Option<usize> {
+    match granularity {
+        Granularity::PerTensor | Granularity::PerRow | Granularity::PerAxis(0) => Some(depth),
+        Granularity::PerGroup(size) | Granularity::PerGroupAlong { axis: 1, size } => Some(size),
+        Granularity::PerBlock { columns, .. } => Some(columns),
+        Granularity::PerAxis(_) | Granularity::PerGroupAlong { .. } => None,
+    }
+}
+
+/// A value for each column and group in the order of the panels, `padding` where a panel has more
+/// columns than there are.
+fn beside<K: Kernel, T: Copy>(
+    layout: Layout,
+    padding: T,
+    value: impl Fn(usize, Group) -> T,
+) -> Vec<T> {
+    let panels = layout.columns.div_ceil(K::COLUMNS);
+    let mut values = Vec::with_capacity(panels * layout.groups() * K::COLUMNS);
+    for panel in 0..panels {
+        for group in layout.all_groups() {
+            for column in panel * K::COLUMNS..(panel + 1) * K::COLUMNS {
+                let inside = column < layout.columns;
+                values.push(if inside {
+                    value(column, group)
+                } else {
+                    padding
+                });
+            }
+        }
+    }
+    values
+}
+
+fn pack_codes<K: Kernel>(
+    layout: Layout,
+    read: impl Fn(usize, &mut [u16]) + Send + Sync,
+) -> Result<AlignedBytes> {
+    let panels = layout.columns.div_ceil(K::COLUMNS);
+    let panel_bytes = layout.blocks() * layout.block_bytes(K::COLUMNS);
+    let mut bytes = AlignedBytes::zeros(panels * panel_bytes)?;
+    if panel_bytes == 0 {
+        return Ok(bytes);
+    }
+    over_pieces(bytes.as_mut_slice(), panel_bytes, |start, bytes| {
+        let first = start / panel_bytes * K::COLUMNS;
+        // The codes of the panel's columns, every group filled up with 0.
+        let (mut row, width) = (vec![0_u16; layout.depth], layout.padded_depth());
+        let mut codes = vec![0_u8; K::COLUMNS * width];
+        for (column, codes) in codes.chunks_exact_mut(width).enumerate() {
+            if first + column >= layout.columns {
+                break;
+            }
+            read(first + column, &mut row);
+            for group in layout.all_groups() {
+                let from = &row[group.start..group.start + group.len];
+                for (to, &code) in codes[group.block * BLOCK..].iter_mut().zip(from) {
+                    *to = code.to_le_bytes()[0];
+                }
+            }
+        }
+        let vector_bytes = layout.block_bytes(K::LANES);
+        let vectors = K::COLUMNS / K::LANES;
+        for (index, out) in bytes.chunks_exact_mut(vector_bytes).enumerate() {
+            let (block, vector) = (index / vectors, index % vectors);
+            write_block(layout.bits, K::LANES, out, |lane, depth| {
+                codes[(vector * K::LANES + lane) * width + block * BLOCK + depth]
+            });
+        }
+    });
+    Ok(bytes)
+}

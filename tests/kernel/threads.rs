@@ -1,0 +1,34 @@
+//! The same bits on any number of threads.
+
+use lowbit::{Activations, Scheme};
+use ndarray::Array2;
+
+use super::support::{Random, layers, tensor};
+
+#[test]
+fn outputs_have_the_same_bits_on_any_number_of_threads() {
+    let mut random = Random(31);
+    let dynamic = Scheme::int(8).asymmetric().per_row().build().unwrap();
+    for (rows, outputs, depth) in [(300, 130, 200), (3, 2_000, 1_000)] {
+        for bits in [3, 8] {
+            let scheme = Scheme::int(bits).per_group(32).build().unwrap();
+            let weights = tensor(scheme, (outputs, depth), &mut random);
+            let x = Array2::from_shape_simple_fn((rows, depth), || random.float());
+            for layer in layers(&weights, None) {
+                let integer = layer
+                    .clone()
+                    .with_activations(Activations::Dynamic(dynamic));
+                for layer in [layer, integer.unwrap()] {
+                    let forward = |threads: usize| {
+                        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+                        pool.build().unwrap().install(|| layer.forward(&x).unwrap())
+                    };
+                    let one = forward(1);
+                    for threads in [2, 5] {
+                        assert_eq!(forward(threads), one);
+                    }
+                }
+            }
+        }
+    }
+}
