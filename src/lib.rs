@@ -1,4 +1,12 @@
-//! Neural-network quantization.
+#![doc = include_str!("../README.md")]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        reason = "tests compute with small numbers"
+    )
+)]
 
 pub mod affine;
 pub mod calibrate;
@@ -15,6 +23,24 @@ pub mod qat;
 mod scheme;
 mod simd;
 mod tensor;
+
+/// The traits, for `use lowbit::prelude::*`: calls on arrays of any dimension are methods of
+/// extension traits, which must be in scope.
+///
+/// ```
+/// use lowbit::{RoundToNearest, Scheme, prelude::*};
+/// let weights = ndarray::array![[1.0_f32, -2.0], [3.0, 4.0]];
+/// let quantized = RoundToNearest::new(Scheme::int(8).build()?).quantize(&weights)?;
+/// assert_eq!(quantized.shape(), [2, 2]);
+/// # Ok::<(), lowbit::Error>(())
+/// ```
+pub mod prelude {
+    #[doc(no_inline)]
+    pub use crate::{
+        Calibrator, FakeQuant, FakeQuantExt, Observer, ObserverExt, Quantizer, QuantizerExt,
+        StraightThroughEstimator,
+    };
+}
 
 pub use affine::{
     Affine, Parameter, Range, Ranges, dequantize, dequantize_into, fake_quantize,

