@@ -12,6 +12,10 @@ use crate::{
     scheme::Granularity,
 };
 
+/// Parameters at most where there is no element: memory bounds those of a tensor that has some,
+/// but nothing those of `[2^40, 0]`, and observers keep a state for each.
+const PARAMETERS_OF_NOTHING: usize = 1 << 20;
+
 /// The groups of elements of one tensor that share a scale and a zero point.
 ///
 /// Elements and parameters are both counted in row-major order. Observers, calibrators and
@@ -65,7 +69,8 @@ impl Groups {
     /// # Errors
     /// [`Error::NoSuchAxis`] if the granularity names an axis the shape does not have (groups and
     /// rows need one axis, blocks two); [`Error::InvalidOption`] for groups of size 0;
-    /// [`Error::TooLarge`] for a shape no memory can hold.
+    /// [`Error::TooLarge`] for a shape no memory can hold, and for more than 2^20 parameters of a
+    /// tensor of no elements.
     pub fn new(shape: &[usize], granularity: Granularity) -> Result<Self> {
         granularity.validate()?;
         element_count("tensor", shape)?;
@@ -123,6 +128,12 @@ impl Groups {
             Granularity::PerAxis(_) => groups.blocks = [1, extent[1], 1],
             Granularity::PerRow => groups.blocks = [1, extent[1], 1],
             _ => {}
+        }
+        if groups.is_empty() && groups.parameters() > PARAMETERS_OF_NOTHING {
+            return Err(Error::TooLarge {
+                what: "parameters of a tensor of no elements",
+                got: groups.parameters().to_string(),
+            });
         }
         Ok(groups)
     }
@@ -202,7 +213,8 @@ impl Groups {
             + inner / self.block[2]
     }
 
-    /// How many elements share a parameter: less than the group size in a shorter tail group.
+    /// How many elements share a parameter: less than the group size in a shorter tail group, 0 for
+    /// a parameter that is not there.
     #[must_use]
     pub fn elements_of(&self, parameter: usize) -> usize {
         let at = [
@@ -212,7 +224,7 @@ impl Groups {
         ];
         (0..3)
             .map(|axis| {
-                let start = at[axis] * self.block[axis];
+                let start = at[axis].saturating_mul(self.block[axis]);
                 self.block[axis].min(self.extent[axis].saturating_sub(start))
             })
             .product()
