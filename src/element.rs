@@ -42,6 +42,8 @@ pub trait Real:
     #[doc(hidden)]
     fn of_f32(value: f32) -> Self;
 
+    /// An f32 to round to fewer bits from: where the value is none itself, the one beside it whose
+    /// last bit is set, so that rounding twice gives what rounding once would.
     #[doc(hidden)]
     fn to_f32(self) -> f32;
 
@@ -145,10 +147,13 @@ impl Real for f64 {
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "the nearest f32 is what is asked for"
+        reason = "the nearest f32, then moved to the one that is asked for"
     )]
     fn to_f32(self) -> f32 {
-        self as f32
+        let nearest = self as f32;
+        let beyond = u32::from(Self::from(nearest).abs() > self.abs());
+        let inexact = u32::from(Self::from(nearest) != self && !self.is_nan());
+        f32::from_bits((nearest.to_bits() - beyond) | inexact)
     }
 
     #[inline(always)]
