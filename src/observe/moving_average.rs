@@ -5,7 +5,7 @@ use ndarray::ArrayViewD;
 use super::{
     Observer, Statistics,
     min_max::Extremes,
-    tally::{Tally, nothing_seen, same_kind},
+    tally::{State, Tally, nothing_seen, same_kind},
 };
 use crate::{
     affine::Range,
@@ -133,6 +133,12 @@ struct Average {
     max: f32,
 }
 
+impl State for Average {
+    fn count(&self) -> u64 {
+        self.count
+    }
+}
+
 impl Average {
     fn include(&mut self, batch: &Extremes, constant: f32) {
         let Some(range) = batch.range() else {
@@ -141,22 +147,29 @@ impl Average {
         if self.batches == 0 {
             (self.min, self.max) = (range.min(), range.max());
         } else {
-            self.min = toward(self.min, range.min(), constant);
-            self.max = toward(self.max, range.max(), constant);
+            self.go_toward(range.min(), range.max(), constant);
         }
         self.batches += 1;
         self.count += batch.count;
     }
+
+    fn go_toward(&mut self, min: f32, max: f32, weight: f32) {
+        self.min = toward(self.min, min, weight);
+        // Each is rounded by itself, which may cross them where they are neighbours.
+        self.max = toward(self.max, max, weight).max(self.min);
+    }
 }
 
-/// `from + weight · (to − from)`, where the difference might not be finite.
+/// `from + weight · (to − from)`, where the difference might not be finite; between the two, whatever
+/// rounding makes of it where one is far larger than the other.
 fn toward(from: f32, to: f32, weight: f32) -> f32 {
     let difference = to - from;
-    if difference.is_finite() {
+    let between = if difference.is_finite() {
         from + weight * difference
     } else {
         (1.0 - weight) * from + weight * to
-    }
+    };
+    between.clamp(from.min(to), from.max(to))
 }
 
 impl Average {
@@ -171,8 +184,7 @@ impl Average {
         } else if other.batches > 0 {
             let batches = self.batches + other.batches;
             let weight = (other.batches as f64 / batches as f64) as f32;
-            self.min = toward(self.min, other.min, weight);
-            self.max = toward(self.max, other.max, weight);
+            self.go_toward(other.min, other.max, weight);
             self.batches = batches;
             self.count += other.count;
         }
