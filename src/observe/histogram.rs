@@ -6,6 +6,11 @@
 //! the order and the split of the batches, and merging, do not change them, whatever comes first.
 
 use crate::affine::{Range, extent};
+#[cfg(feature = "serde")]
+use crate::error::{Error, Result};
+
+/// Bins at most.
+pub(super) const MOST_BINS: usize = 1 << 20;
 
 /// The least exponent: the distance of subnormal f32.
 const FINEST: i32 = -149;
@@ -15,13 +20,18 @@ const RESOLUTION: i32 = 22;
 
 /// Counts of elements in bins of equal, power-of-two width, with the extremes.
 #[derive(Debug, Clone, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "Unchecked")
+)]
 pub struct Histogram {
     /// The exponent of the width.
     exponent: i32,
     /// The first bin is `[first, first + 1) · 2^exponent`.
     first: i64,
     counts: Vec<u64>,
+    /// The extremes; 0 while there is no count.
     min: f32,
     max: f32,
 }
@@ -44,8 +54,8 @@ impl Default for Histogram {
             exponent: FINEST,
             first: 0,
             counts: vec![],
-            min: f32::INFINITY,
-            max: f32::NEG_INFINITY,
+            min: 0.0,
+            max: 0.0,
         }
     }
 }
@@ -88,6 +98,9 @@ impl Histogram {
     /// The least and the greatest element, exactly; `None` before the first one.
     #[must_use]
     pub fn range(&self) -> Option<Range> {
+        if self.counts.is_empty() {
+            return None;
+        }
         Range::new(self.min, self.max).ok()
     }
 
@@ -164,18 +177,27 @@ impl Histogram {
     /// Whether counts and extremes can have come from values, in at most `limit` bins.
     #[cfg(any(test, feature = "serde"))]
     pub(crate) fn is_valid(&self, limit: usize) -> bool {
+        self.is_consistent()
+            && (self.counts.is_empty() || self.exponent == exponent_for(self.min, self.max, limit))
+    }
+
+    /// Whether counts and extremes can have come from values, in however many bins.
+    #[cfg(any(test, feature = "serde"))]
+    fn is_consistent(&self) -> bool {
         if self.counts.is_empty() {
             return *self == Self::default();
+        }
+        let Some(_) = self.range() else { return false };
+        let exponent = |limit: usize| exponent_for(self.min, self.max, limit);
+        if !(exponent(MOST_BINS)..=exponent(2)).contains(&self.exponent) {
+            return false;
         }
         let total = self
             .counts
             .iter()
             .try_fold(0_u64, |sum, &count| sum.checked_add(count));
-        let Some(_) = self.range() else { return false };
-        let exponent = exponent_for(self.min, self.max, limit);
-        let (first, last) = span(self.min, self.max, exponent);
-        total.is_some()
-            && self.exponent == exponent
+        let (first, last) = span(self.min, self.max, self.exponent);
+        total.is_some_and(|total| total <= super::tally::MOST_ELEMENTS)
             && self.first == first
             && to_i64(self.counts.len()) == last - first + 1
             && self.counts.first().is_some_and(|&count| count > 0)
@@ -184,7 +206,10 @@ impl Histogram {
 
     /// Widens the bins so that they reach from `min` to `max` too.
     fn cover(&mut self, min: f32, max: f32, limit: usize) {
-        let (min, max) = (self.min.min(min), self.max.max(max));
+        let (min, max) = match self.counts.is_empty() {
+            true => (min, max),
+            false => (self.min.min(min), self.max.max(max)),
+        };
         if (min, max) != (self.min, self.max) || self.counts.is_empty() {
             self.rebin(exponent_for(min, max, limit), min, max);
         }
@@ -204,6 +229,48 @@ impl Histogram {
             min,
             max,
         };
+    }
+}
+
+/// What a stored histogram says of itself, before it is believed.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+#[serde(rename = "Histogram")]
+struct Unchecked {
+    exponent: i32,
+    first: i64,
+    counts: Vec<u64>,
+    min: f32,
+    max: f32,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Unchecked> for Histogram {
+    type Error = Error;
+
+    fn try_from(stored: Unchecked) -> Result<Self> {
+        let histogram = Self {
+            exponent: stored.exponent,
+            first: stored.first,
+            counts: stored.counts,
+            min: stored.min,
+            max: stored.max,
+        };
+        if histogram.is_consistent() {
+            return Ok(histogram);
+        }
+        Err(Error::Mismatch {
+            what: "histogram",
+            expected: "bins from the one of the least element to the one of the greatest".into(),
+            got: format!(
+                "{} bins from {} on, of width 2^{}, for [{}, {}]",
+                histogram.counts.len(),
+                histogram.first,
+                histogram.exponent,
+                histogram.min,
+                histogram.max
+            ),
+        })
     }
 }
 

@@ -4,7 +4,8 @@ use ndarray::ArrayViewD;
 
 use super::{
     Histogram, Observer, Statistics,
-    tally::{Tally, nothing_seen, same_kind},
+    histogram::MOST_BINS,
+    tally::{State, Tally, nothing_seen, same_kind},
 };
 use crate::{
     error::{Error, Result},
@@ -57,13 +58,23 @@ impl HistogramObserver {
     /// Another number of bins at most.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for less than 2 or more than 2^20 bins.
+    /// [`Error::InvalidOption`] for less than 2 or more than 2^20 bins, and after the first batch.
     pub fn with_bins(mut self, bins: usize) -> Result<Self> {
-        if !(2..=1 << 20).contains(&bins) {
+        if !(2..=MOST_BINS).contains(&bins) {
             return Err(Error::option("bins", "2 to 1,048,576", bins));
+        }
+        if self.tally.shape().is_some() {
+            let expected = format!("{}, as before the first batch", self.bins);
+            return Err(Error::option("bins", expected, bins));
         }
         self.bins = bins;
         Ok(self)
+    }
+}
+
+impl State for Histogram {
+    fn count(&self) -> u64 {
+        self.total()
     }
 }
 
@@ -128,11 +139,11 @@ impl TryFrom<Unchecked> for HistogramObserver {
     type Error = Error;
 
     fn try_from(stored: Unchecked) -> Result<Self> {
-        let tally = stored.tally;
-        let observer = Self { bins: BINS, tally }.with_bins(stored.bins)?;
-        observer
+        let mut observer = Self::new(stored.tally.granularity()).with_bins(stored.bins)?;
+        stored
             .tally
             .check(|histogram| histogram.is_valid(observer.bins))?;
+        observer.tally = stored.tally;
         Ok(observer)
     }
 }

@@ -5,7 +5,7 @@ use ndarray::{ArrayD, ArrayViewD};
 use super::{
     Observer, Statistics,
     min_max::Extremes,
-    tally::{Tally, nothing_seen, same_kind},
+    tally::{State, Tally, nothing_seen, same_kind},
 };
 use crate::{
     error::{Error, Result},
@@ -56,8 +56,8 @@ impl Importance {
         }
     }
 
-    /// The mean square of each group, in the shape of the parameters; 0 for a group that has seen no
-    /// element.
+    /// The mean square of each group, in the shape of the parameters, at most `f32::MAX`; 0 for a
+    /// group that has seen no element.
     ///
     /// # Errors
     /// [`Error::Empty`] before the first batch.
@@ -71,8 +71,8 @@ impl Importance {
             .shape()
             .ok_or_else(|| nothing_seen("importance"))?;
         let means = self.tally.states().iter();
-        let means = means.map(|squares| squares.mean() as f32).collect();
-        ArrayD::from_shape_vec(shape, means).map_err(Error::other)
+        let means = means.map(|squares| squares.mean().min(f32::MAX.into()) as f32);
+        ArrayD::from_shape_vec(shape, means.collect()).map_err(Error::other)
     }
 }
 
@@ -116,6 +116,12 @@ impl Observer for Importance {
 struct Squares {
     extremes: Extremes,
     sum: f64,
+}
+
+impl State for Squares {
+    fn count(&self) -> u64 {
+        self.extremes.count
+    }
 }
 
 impl Squares {

@@ -5,7 +5,7 @@ use ndarray::ArrayViewD;
 use super::{
     Moments, Observer, Statistics,
     min_max::Extremes,
-    tally::{Tally, nothing_seen, same_kind},
+    tally::{State, Tally, nothing_seen, same_kind},
 };
 use crate::{error::Result, scheme::Granularity};
 
@@ -93,6 +93,12 @@ struct Sums {
     mean: f64,
     /// Sum of the squares of the distances from the mean.
     squares: f64,
+}
+
+impl State for Sums {
+    fn count(&self) -> u64 {
+        self.extremes.count
+    }
 }
 
 impl Sums {

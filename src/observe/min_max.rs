@@ -4,7 +4,7 @@ use ndarray::ArrayViewD;
 
 use super::{
     Observer, Statistics,
-    tally::{Tally, nothing_seen, same_kind},
+    tally::{State, Tally, nothing_seen, same_kind},
 };
 use crate::{
     affine::{Range, extent},
@@ -87,6 +87,12 @@ pub(super) struct Extremes {
     pub(super) count: u64,
     min: f32,
     max: f32,
+}
+
+impl State for Extremes {
+    fn count(&self) -> u64 {
+        self.count
+    }
 }
 
 impl Extremes {

@@ -9,6 +9,16 @@ use crate::{
     scheme::Granularity,
 };
 
+/// Elements of a group at most, over all batches and shards, so that counts are exact in f64 too.
+/// No process observes as many, but merging doubles.
+pub(super) const MOST_ELEMENTS: u64 = 1 << 53;
+
+/// What a tally keeps for a parameter.
+pub(super) trait State: Clone + Default {
+    /// Elements taken into account.
+    fn count(&self) -> u64;
+}
+
 /// A state for each parameter.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -45,7 +55,7 @@ impl Batch<'_> {
     }
 }
 
-impl<S: Clone + Default> Tally<S> {
+impl<S: State> Tally<S> {
     pub(super) fn new(granularity: Granularity) -> Self {
         Self {
             granularity,
@@ -134,6 +144,14 @@ impl<S: Clone + Default> Tally<S> {
             (_, None) => {}
             (None, Some(_)) => self.clone_from(other),
             (Some(ours), Some(theirs)) if ours == theirs => {
+                let pairs = self.states.iter().zip(&other.states);
+                let counts = pairs.map(|(a, b)| a.count().saturating_add(b.count()));
+                if let Some(count) = counts.max().filter(|&count| count > MOST_ELEMENTS) {
+                    return Err(Error::TooLarge {
+                        what: "elements of a group",
+                        got: count.to_string(),
+                    });
+                }
                 for (ours, theirs) in self.states.iter_mut().zip(&other.states) {
                     merge(ours, theirs);
                 }
@@ -180,6 +198,7 @@ impl<S: Clone + Default> Tally<S> {
                 got: vec![self.states.len()],
             });
         }
+        let is_valid = |state: &S| state.count() <= MOST_ELEMENTS && is_valid(state);
         match self.states.iter().position(|state| !is_valid(state)) {
             None => Ok(()),
             Some(index) => Err(Error::Mismatch {
