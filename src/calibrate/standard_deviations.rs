@@ -76,7 +76,21 @@ impl Calibrator for StandardDeviations {
                 }
             }
         };
-        let reach = self.deviations * moments.deviation();
+        let deviation = moments.deviation();
+        if !(moments.mean.is_finite() && deviation.is_finite()) {
+            let bad_mean = !moments.mean.is_finite();
+            return Err(Error::NonFinite {
+                what: "mean and variance",
+                expected: "finite numbers, a variance of at least 0",
+                position: vec![usize::from(!bad_mean)],
+                value: if bad_mean {
+                    moments.mean
+                } else {
+                    moments.variance
+                },
+            });
+        }
+        let reach = self.deviations * deviation;
         let low = ((moments.mean - reach) as f32).clamp(seen.min(), seen.max());
         let high = ((moments.mean + reach) as f32).clamp(low, seen.max());
         Range::new(low, high)
