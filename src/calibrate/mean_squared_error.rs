@@ -16,7 +16,8 @@ use crate::{
 /// least.
 ///
 /// The search of GPTQ's quantizer (Frantar et al. 2022, arXiv:2210.17323, and its published code):
-/// both ends shrink together by `1 − i / steps`, for `i` up to `max_shrink · steps`. That code has
+/// both ends shrink together by `1 − i / steps`, for `i` up to `max_shrink · steps`, but an end that
+/// would leave the range seen, where all of that lies on one side of 0, stays. That code has
 /// `p = 2.4`; here it is 2, the squared error, unless set. Values that are at hand count one by one,
 /// by their importance if they have one; else the bins of a histogram count.
 ///
@@ -76,7 +77,8 @@ impl MeanSquaredError {
         Ok(self)
     }
 
-    fn error(&self, points: &Points<'_>, parameter: Parameter, rule: Rule<f32>) -> f64 {
+    /// The error of all points, each distance in units of `1 / unit`.
+    fn error(&self, points: &Points<'_>, parameter: Parameter, rule: Rule<f32>, unit: f32) -> f64 {
         const BUFFER: usize = 256;
         let parameters = RunParameters::One {
             scale: parameter.scale,
@@ -88,7 +90,7 @@ impl MeanSquaredError {
             let errors = &mut buffer[..values.len()];
             loops::fake_quantize(values, errors, parameters, rule);
             for (error, x) in errors.iter_mut().zip(values) {
-                *error = x - *error;
+                *error = (x - *error) * unit;
             }
             if self.norm == 2.0 {
                 errors.iter_mut().for_each(|error| *error *= *error);
@@ -105,6 +107,12 @@ impl MeanSquaredError {
         }
         total
     }
+}
+
+/// The power of two that brings a magnitude to about 1, so that squares neither under- nor overflow.
+fn unit_of(magnitude: f32) -> f32 {
+    let biased = (magnitude.to_bits() >> 23).clamp(1, 253);
+    f32::from_bits((254 - biased) << 23)
 }
 
 /// The sum in f64, eight lanes at a time.
@@ -128,11 +136,16 @@ impl Calibrator for MeanSquaredError {
         let seen = statistics.range();
         let points = Points::of(statistics)?;
         let rule = Rule::of(scheme);
+        let unit = unit_of(seen.magnitude());
         let mut best = (f64::INFINITY, seen);
         for step in 0..=(f32::from(self.steps) * self.max_shrink) as u16 {
             let fraction = 1.0 - f32::from(step) / f32::from(self.steps);
-            let range = Range::new(fraction * seen.min(), fraction * seen.max())?;
-            let error = self.error(&points, Parameter::from_range(scheme, range)?, rule);
+            let range = Range::new(
+                (fraction * seen.min()).min(seen.max()).max(seen.min()),
+                (fraction * seen.max()).max(seen.min()).min(seen.max()),
+            )?;
+            let parameter = Parameter::from_range(scheme, range)?;
+            let error = self.error(&points, parameter, rule, unit);
             if error < best.0 {
                 best = (error, range);
             }
