@@ -3,16 +3,18 @@
 //! Everything else in the crate agrees with the functions of [`scalar`] bit for bit, as ONNX
 //! `QuantizeLinear` has them: divide by the scale, round half to even, add the zero point, clamp.
 
+mod blocks;
 mod elementwise;
 pub(crate) mod loops;
 mod parameters;
 mod range;
 pub mod scalar;
 
+pub(crate) use blocks::{Fill, fill_blocks};
 pub use elementwise::{
     dequantize, dequantize_into, fake_quantize, fake_quantize_into, quantize, quantize_into,
 };
-pub(crate) use elementwise::{fill_slices, fits, same_shape};
+pub(crate) use elementwise::{fits, same_shape};
 pub(crate) use parameters::store;
 pub use parameters::{Affine, Parameter};
 pub(crate) use range::extent;

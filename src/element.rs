@@ -2,20 +2,20 @@
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 
-/// Elements of 16 bits that are widened at a time, on the stack.
-const PIECE: usize = 256;
+/// Elements that loops take at a time: buffers of them lie on the stack, in the fastest cache.
+pub(crate) const BLOCK: usize = 256;
 
 mod sealed {
-    pub trait Sealed {}
+    /// The numbers that arrays hold here: plain bits, without padding.
+    pub trait Number: Copy + Default + Send + Sync + 'static {}
 }
+pub(crate) use sealed::Number;
 
 /// A float type that tensors hold: `f32`, `f64`, [`half::f16`] and [`half::bf16`].
 ///
 /// The two 16-bit types are widened to `f32`, exactly, and computed with there; `f64` is computed
 /// with as it is.
-pub trait Element:
-    sealed::Sealed + Copy + Default + Send + Sync + std::fmt::Debug + 'static
-{
+pub trait Element: sealed::Number + std::fmt::Debug {
     /// The type that is computed with.
     type Real: Real;
 
@@ -25,14 +25,21 @@ pub trait Element:
     /// The nearest value of this type.
     fn from_real(real: Self::Real) -> Self;
 
-    /// Calls `work(at, reals)` with the elements from `at` on, widened: all at once where nothing
-    /// needs widening, else in pieces.
+    /// The elements widened: in the buffer, or as they are. They are one block at most.
     #[doc(hidden)]
-    fn in_reals(elements: &[Self], work: impl FnMut(usize, &[Self::Real]));
+    fn widen<'a>(elements: &'a [Self], buffer: &'a mut [Self::Real; BLOCK]) -> &'a [Self::Real];
 
-    /// Calls `work(at, reals)` for it to fill, and keeps what it wrote as the elements from `at` on.
+    /// Where to write elements before they are [narrowed](Self::narrow): in the buffer, or where
+    /// they belong.
     #[doc(hidden)]
-    fn from_reals(elements: &mut [Self], work: impl FnMut(usize, &mut [Self::Real]));
+    fn wide<'a>(
+        elements: &'a mut [Self],
+        buffer: &'a mut [Self::Real; BLOCK],
+    ) -> &'a mut [Self::Real];
+
+    /// Keeps what was written to [`wide`](Self::wide), which had the same arguments.
+    #[doc(hidden)]
+    fn narrow(elements: &mut [Self], buffer: &[Self::Real; BLOCK]);
 }
 
 /// The float types that are computed with: `f32` and `f64`.
@@ -57,7 +64,7 @@ pub trait Real:
     fn round_small(self) -> (Self, i32);
 }
 
-impl sealed::Sealed for f32 {}
+impl sealed::Number for f32 {}
 impl Element for f32 {
     type Real = f32;
 
@@ -72,14 +79,17 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    fn in_reals(elements: &[Self], mut work: impl FnMut(usize, &[f32])) {
-        work(0, elements);
+    fn widen<'a>(elements: &'a [Self], _: &'a mut [Self::Real; BLOCK]) -> &'a [f32] {
+        elements
     }
 
     #[inline(always)]
-    fn from_reals(elements: &mut [Self], mut work: impl FnMut(usize, &mut [f32])) {
-        work(0, elements);
+    fn wide<'a>(elements: &'a mut [Self], _: &'a mut [Self::Real; BLOCK]) -> &'a mut [f32] {
+        elements
     }
+
+    #[inline(always)]
+    fn narrow(_: &mut [Self], _: &[Self::Real; BLOCK]) {}
 }
 
 impl Real for f32 {
@@ -113,7 +123,7 @@ impl Real for f32 {
     }
 }
 
-impl sealed::Sealed for f64 {}
+impl sealed::Number for f64 {}
 impl Element for f64 {
     type Real = f64;
 
@@ -128,14 +138,17 @@ impl Element for f64 {
     }
 
     #[inline(always)]
-    fn in_reals(elements: &[Self], mut work: impl FnMut(usize, &[f64])) {
-        work(0, elements);
+    fn widen<'a>(elements: &'a [Self], _: &'a mut [Self::Real; BLOCK]) -> &'a [f64] {
+        elements
     }
 
     #[inline(always)]
-    fn from_reals(elements: &mut [Self], mut work: impl FnMut(usize, &mut [f64])) {
-        work(0, elements);
+    fn wide<'a>(elements: &'a mut [Self], _: &'a mut [Self::Real; BLOCK]) -> &'a mut [f64] {
+        elements
     }
+
+    #[inline(always)]
+    fn narrow(_: &mut [Self], _: &[Self::Real; BLOCK]) {}
 }
 
 impl Real for f64 {
@@ -177,7 +190,7 @@ impl Real for f64 {
 
 macro_rules! element_of_16_bits {
     ($half:ty) => {
-        impl sealed::Sealed for $half {}
+        impl sealed::Number for $half {}
         impl Element for $half {
             type Real = f32;
 
@@ -191,22 +204,24 @@ macro_rules! element_of_16_bits {
                 Self::from_f32(real)
             }
 
-            fn in_reals(elements: &[Self], mut work: impl FnMut(usize, &[f32])) {
-                let mut buffer = [0.0; PIECE];
-                for (index, piece) in elements.chunks(PIECE).enumerate() {
-                    let reals = &mut buffer[..piece.len()];
-                    piece.convert_to_f32_slice(reals);
-                    work(index * PIECE, reals);
-                }
+            #[inline(always)]
+            fn widen<'a>(elements: &'a [Self], buffer: &'a mut [Self::Real; BLOCK]) -> &'a [f32] {
+                let reals = &mut buffer[..elements.len()];
+                elements.convert_to_f32_slice(reals);
+                reals
             }
 
-            fn from_reals(elements: &mut [Self], mut work: impl FnMut(usize, &mut [f32])) {
-                let mut buffer = [0.0; PIECE];
-                for (index, piece) in elements.chunks_mut(PIECE).enumerate() {
-                    let reals = &mut buffer[..piece.len()];
-                    work(index * PIECE, reals);
-                    piece.convert_from_f32_slice(reals);
-                }
+            #[inline(always)]
+            fn wide<'a>(
+                elements: &'a mut [Self],
+                buffer: &'a mut [Self::Real; BLOCK],
+            ) -> &'a mut [f32] {
+                &mut buffer[..elements.len()]
+            }
+
+            #[inline(always)]
+            fn narrow(elements: &mut [Self], buffer: &[Self::Real; BLOCK]) {
+                elements.convert_from_f32_slice(&buffer[..elements.len()]);
             }
         }
     };
@@ -220,16 +235,7 @@ element_of_16_bits!(bf16);
 /// It must hold every code of the format: `i8` serves signed formats up to 8 bits, `u8` unsigned
 /// ones and small floats.
 pub trait Code:
-    sealed::Sealed
-    + Copy
-    + Default
-    + Send
-    + Sync
-    + std::fmt::Debug
-    + num_traits::PrimInt
-    + num_traits::FromPrimitive
-    + Into<i32>
-    + 'static
+    sealed::Number + std::fmt::Debug + num_traits::PrimInt + num_traits::FromPrimitive + Into<i32>
 {
     #[doc(hidden)]
     const NAME: &'static str;
@@ -241,7 +247,7 @@ pub trait Code:
 
 macro_rules! code {
     ($($integer:ty),*) => {$(
-        impl sealed::Sealed for $integer {}
+        impl sealed::Number for $integer {}
         impl Code for $integer {
             const NAME: &'static str = stringify!($integer);
 

@@ -3,6 +3,8 @@
 //! Every granularity is a grid of blocks over a tensor seen as three axes, `outer × middle ×
 //! inner`, in row-major order; so one small value answers for all of them without allocating.
 
+mod spans;
+
 use std::ops::Range;
 
 use ndarray::{Dimension, IxDyn};
@@ -11,6 +13,7 @@ use crate::{
     error::{Error, Result},
     scheme::Granularity,
 };
+pub(crate) use spans::{Span, Spans};
 
 /// Parameters at most where there is no element: memory bounds those of a tensor that has some,
 /// but nothing those of `[2^40, 0]`, and observers keep a state for each.
@@ -234,12 +237,8 @@ impl Groups {
     ///
     /// `elements` may start and end anywhere, so that threads can share the work.
     #[must_use]
-    pub fn runs(&self, elements: Range<usize>) -> Runs<'_> {
-        Runs {
-            groups: self,
-            next: elements.start,
-            end: elements.end.min(self.len()),
-        }
+    pub fn runs(&self, elements: Range<usize>) -> Runs {
+        Runs(self.spans(elements))
     }
 
     /// The index of an element, an entry for each axis.
@@ -285,49 +284,18 @@ pub(crate) fn element_count(what: &'static str, shape: &[usize]) -> Result<usize
 
 /// Iterator over [`Groups::runs`].
 #[derive(Debug, Clone)]
-pub struct Runs<'a> {
-    groups: &'a Groups,
-    next: usize,
-    end: usize,
-}
+pub struct Runs(Spans);
 
-impl Iterator for Runs<'_> {
+impl Iterator for Runs {
     type Item = Run;
 
     fn next(&mut self) -> Option<Run> {
-        if self.next >= self.end {
-            return None;
-        }
-        let start = self.next;
-        let Groups { extent, block, .. } = *self.groups;
-        let [outer, middle, inner] = self.groups.coordinates(start);
-        // Elements until the block ends along an axis, counted from a coordinate on it.
-        let left =
-            |axis: usize, at: usize| ((at / block[axis] + 1) * block[axis]).min(extent[axis]) - at;
-        let each_inner = block[2] == 1 && extent[2] > 1;
-        let each_middle = extent[2] == 1 && block[1] == 1 && extent[1] > 1;
-        let each = each_inner || each_middle;
-        let mut len = if each_inner {
-            extent[2] - inner
-        } else if each_middle {
-            extent[1] - middle
-        } else {
-            left(2, inner)
-        };
-        // A block that spans an axis goes on over the next one out.
-        if !each && block[2] >= extent[2] {
-            len += (left(1, middle) - 1) * extent[2];
-            if block[1] >= extent[1] {
-                len += (left(0, outer) - 1) * extent[1] * extent[2];
-            }
-        }
-        let len = len.min(self.end - start);
-        self.next = start + len;
+        let span = self.0.next_group()?;
         Some(Run {
-            start,
-            len,
-            parameter: self.groups.parameter_of(start),
-            each,
+            start: span.start,
+            len: span.len,
+            parameter: span.parameter,
+            each: span.share == 1,
         })
     }
 }
@@ -426,6 +394,23 @@ mod tests {
                     );
                 }
                 for start in 0..=len {
+                    let mut spans = groups.spans(start..len);
+                    let mut next = start;
+                    for limit in [usize::MAX, 1, 2, 7].into_iter().cycle() {
+                        let Some(span) = spans.next_within(limit) else {
+                            break;
+                        };
+                        assert_eq!(span.start, next);
+                        assert!((1..=limit).contains(&span.len) && span.skip < span.share);
+                        for at in 0..span.len {
+                            let parameter = span.parameter + (span.skip + at) / span.share;
+                            assert_eq!(groups.parameter_of(next + at), parameter);
+                        }
+                        let last = groups.parameter_of(next + span.len - 1);
+                        assert_eq!(span.parameter + span.parameters() - 1, last);
+                        next += span.len;
+                    }
+                    assert_eq!(next, len);
                     let mut next = start;
                     for run in groups.runs(start..len) {
                         assert_eq!(run.start, next);

@@ -3,8 +3,11 @@
 //! A value of [`Avx2`](x86::Avx2) and its kin proves that the machine has the instructions; the
 //! only way to one is `detect`.
 
+mod memory;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
+
+pub(crate) use memory::{Streaming, prefetch};
 
 use std::{fmt, str::FromStr, sync::OnceLock};
 
@@ -57,12 +60,17 @@ impl Isa {
     /// # Errors
     /// [`Error::MissingIsa`] if `LOWBIT_ISA` names one that is not here, or none at all.
     pub fn selected() -> Result<Self> {
-        static FORCED: OnceLock<Option<String>> = OnceLock::new();
-        let forced = FORCED.get_or_init(|| std::env::var(VARIABLE).ok());
-        match forced.as_deref() {
-            None | Some("") => Ok(Self::fastest()),
+        match Self::forced() {
+            None => Ok(Self::fastest()),
             Some(name) => name.parse::<Self>()?.here(),
         }
+    }
+
+    /// The name that `LOWBIT_ISA` gives.
+    fn forced() -> Option<&'static str> {
+        static FORCED: OnceLock<Option<String>> = OnceLock::new();
+        let forced = FORCED.get_or_init(|| std::env::var(VARIABLE).ok());
+        forced.as_deref().filter(|name| !name.is_empty())
     }
 
     /// This instruction set, if the machine has it.
@@ -130,24 +138,41 @@ impl FromStr for Isa {
     }
 }
 
-/// Runs `work` compiled for the widest instruction set in use that a plain loop gains from. The
-/// results have the same bits on each.
+/// Work in plain loops, to be compiled for several instruction sets.
 ///
-/// What `work` calls must be inlined into it to be compiled so; mark it `#[inline(always)]`.
+/// A trait, not a closure: `run` and what it calls must be inlined to be compiled so, which only
+/// `#[inline(always)]` makes certain, and closures cannot have it.
+pub(crate) trait Loops {
+    /// What the work gives.
+    type Output;
+
+    /// Does the work; to be marked `#[inline(always)]`.
+    fn run(self) -> Self::Output;
+}
+
+/// Runs loops compiled for the widest instruction set in use. The results have the same bits on
+/// each.
 #[inline]
-pub(crate) fn wide<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn wide<L: Loops>(loops: L) -> L::Output {
+    #[cfg(target_arch = "x86_64")]
+    match x86::Widest::in_use() {
+        x86::Widest::Avx512(avx512) => return avx512.run(loops),
+        x86::Widest::Avx2(avx2) => return avx2.wide(loops),
+        x86::Widest::Baseline => {}
+    }
+    loops.run()
+}
+
+/// What loops give compiled for each instruction set that this machine has, the baseline first.
+#[cfg(test)]
+pub(crate) fn on_each<L: Loops>(loops: impl Fn() -> L) -> Vec<L::Output> {
+    let mut outputs = vec![loops().run()];
     #[cfg(target_arch = "x86_64")]
     {
-        static AVX2: OnceLock<Option<x86::Avx2>> = OnceLock::new();
-        let in_use = || match Isa::selected() {
-            Ok(Isa::Portable) => None,
-            _ => x86::Avx2::detect(),
-        };
-        if let Some(avx2) = AVX2.get_or_init(in_use) {
-            return avx2.run(work);
-        }
+        outputs.extend(x86::Avx2::detect().map(|avx2| avx2.wide(loops())));
+        outputs.extend(x86::Avx512::detect().map(|avx512| avx512.run(loops())));
     }
-    work()
+    outputs
 }
 
 #[cfg(test)]

@@ -7,16 +7,17 @@ use ndarray::{ArrayD, ArrayRef, Dimension};
 
 use crate::{
     affine::{
-        Affine, fill_slices, fits,
-        loops::{self, RunParameters},
+        Affine, Fill, fill_blocks, fits,
+        loops::{self, SpanParameters},
         quantize, same_shape,
         scalar::Rule,
     },
     codes::{PackedCodes, write_stream},
-    element::{Code, Element},
+    element::{BLOCK, Code, Element},
     error::{Error, Result},
+    groups::{Groups, Span},
     parallel::{PIECE, over_pieces},
-    scheme::Scheme,
+    scheme::{Granularity, Scheme},
 };
 use stored::{StoredScales, StoredZeroPoints};
 
@@ -161,13 +162,9 @@ impl QTensor {
     pub fn codes<C: Code>(&self) -> Result<ArrayD<C>> {
         fits::<C>(&self.scheme)?;
         let mut codes = ArrayD::default(self.shape.as_slice());
-        fill_slices(&mut codes, |start, codes: &mut [C]| {
-            self.for_codes(start, codes.len(), |at, piece| {
-                for (code, &wide) in codes[at..].iter_mut().zip(piece) {
-                    *code = C::truncate(wide);
-                }
-            });
-        });
+        let bytes = self.codes.bytes().len() + size_of::<C>() * self.len();
+        let groups = Groups::new(&self.shape, Granularity::PerTensor)?;
+        fill_blocks(&mut codes, bytes, &groups, &Unpack(self));
         Ok(codes)
     }
 
@@ -195,19 +192,13 @@ impl QTensor {
         let Ok(groups) = affine.groups(&self.shape) else {
             return;
         };
-        fill_slices(x, |start, x: &mut [A]| {
-            for run in groups.runs(start..start + x.len()) {
-                let parameters = RunParameters::of(&affine, &run);
-                let x = &mut x[run.start - start..run.start - start + run.len];
-                A::from_reals(x, |at, reals| {
-                    self.for_codes(run.start + at, reals.len(), |inner, codes| {
-                        let parameters = parameters.part(at + inner, codes.len());
-                        let reals = &mut reals[inner..inner + codes.len()];
-                        loops::dequantize(codes, reals, parameters, rule);
-                    });
-                });
-            }
-        });
+        let bytes = self.codes.bytes().len() + size_of::<A>() * self.len();
+        let unpack = Dequantize {
+            tensor: self,
+            affine: &affine,
+            rule,
+        };
+        fill_blocks(x, bytes, &groups, &unpack);
     }
 
     /// Calls `work(at, codes)` with the codes from `start + at` on, a few hundred at a time.
@@ -241,6 +232,38 @@ impl QTensor {
             return 0.0;
         }
         8.0 * self.memory_bytes() as f64 / self.len() as f64
+    }
+}
+
+struct Unpack<'a>(&'a QTensor);
+
+impl<C: Code> Fill<C> for Unpack<'_> {
+    #[inline(always)]
+    fn fill(&self, span: &Span, codes: &mut [C]) {
+        self.0.for_codes(span.start, codes.len(), |at, piece| {
+            for (code, &wide) in codes[at..].iter_mut().zip(piece) {
+                *code = C::truncate(wide);
+            }
+        });
+    }
+}
+
+struct Dequantize<'a, A: Element> {
+    tensor: &'a QTensor,
+    affine: &'a Affine,
+    rule: Rule<A::Real>,
+}
+
+impl<A: Element> Fill<A> for Dequantize<'_, A> {
+    #[inline(always)]
+    fn fill(&self, span: &Span, x: &mut [A]) {
+        let parameters = SpanParameters::of(self.affine, span);
+        let mut buffer = [A::Real::default(); BLOCK];
+        let reals = A::wide(x, &mut buffer);
+        self.tensor.for_codes(span.start, reals.len(), |_, codes| {
+            loops::dequantize(codes, reals, parameters, self.rule);
+        });
+        A::narrow(x, &buffer);
     }
 }
 

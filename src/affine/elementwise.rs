@@ -3,18 +3,19 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ndarray::{Array, ArrayRef, Dimension};
+use num_traits::Float;
 
 use super::{
     Affine,
-    loops::{self, RunParameters},
+    blocks::{Map, map_blocks},
+    loops::{self, SpanParameters},
     scalar::Rule,
 };
 use crate::{
-    element::{Code, Element},
+    element::{BLOCK, Code, Element},
     error::{Error, Result},
-    parallel::{PIECE, over_pieces},
+    groups::Span,
     scheme::Scheme,
-    simd::wide,
 };
 
 /// The codes of a tensor: `saturate(round(x / scale) + zero_point)`, as [`scalar::quantize`] for
@@ -42,7 +43,7 @@ pub fn quantize<A: Element, C: Code, D: Dimension>(
     x: &ArrayRef<A, D>,
     affine: &Affine,
 ) -> Result<Array<C, D>> {
-    let mut codes = Array::default(x.raw_dim());
+    let mut codes = Array::from_elem(x.raw_dim(), C::default());
     quantize_into(x, affine, &mut codes)?;
     Ok(codes)
 }
@@ -72,23 +73,13 @@ pub fn quantize_into<A: Element, C: Code, D: Dimension>(
     let groups = affine.groups(x.shape())?;
     same_shape("codes", x.shape(), codes.shape())?;
     fits::<C>(affine.scheme())?;
-    let rule = Rule::<A::Real>::of(affine.scheme());
-    let first_nan = AtomicUsize::new(usize::MAX);
-    through_slices(x, codes, |start, x: &[A], codes: &mut [C]| {
-        for run in groups.runs(start..start + x.len()) {
-            let range = run.start - start..run.start - start + run.len;
-            let (x, codes) = (&x[range.clone()], &mut codes[range]);
-            let parameters = RunParameters::of(affine, &run);
-            A::in_reals(x, |at, reals| {
-                let parameters = parameters.part(at, reals.len());
-                if loops::quantize(reals, &mut codes[at..at + reals.len()], parameters, rule) {
-                    let index = reals.iter().position(|&x| num_traits::Float::is_nan(x));
-                    first_nan.fetch_min(run.start + at + index.unwrap_or(0), Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    match first_nan.into_inner() {
+    let quantize = Quantize::<A> {
+        affine,
+        rule: Rule::of(affine.scheme()),
+        first_nan: AtomicUsize::new(usize::MAX),
+    };
+    map_blocks(x, codes, &groups, &quantize);
+    match quantize.first_nan.into_inner() {
         usize::MAX => Ok(()),
         element => Err(Error::NonFinite {
             what: "tensor to quantize",
@@ -121,7 +112,7 @@ pub fn dequantize<A: Element, C: Code, D: Dimension>(
     codes: &ArrayRef<C, D>,
     affine: &Affine,
 ) -> Result<Array<A, D>> {
-    let mut x = Array::default(codes.raw_dim());
+    let mut x = Array::from_elem(codes.raw_dim(), A::default());
     dequantize_into(codes, affine, &mut x)?;
     Ok(x)
 }
@@ -138,18 +129,8 @@ pub fn dequantize_into<A: Element, C: Code, D: Dimension>(
 ) -> Result<()> {
     let groups = affine.groups(codes.shape())?;
     same_shape("output", codes.shape(), x.shape())?;
-    let rule = Rule::<A::Real>::of(affine.scheme());
-    through_slices(codes, x, |start, codes: &[C], x: &mut [A]| {
-        for run in groups.runs(start..start + codes.len()) {
-            let range = run.start - start..run.start - start + run.len;
-            let (codes, x) = (&codes[range.clone()], &mut x[range]);
-            let parameters = RunParameters::of(affine, &run);
-            A::from_reals(x, |at, reals| {
-                let codes = &codes[at..at + reals.len()];
-                loops::dequantize(codes, reals, parameters.part(at, codes.len()), rule);
-            });
-        }
-    });
+    let rule = Rule::of(affine.scheme());
+    map_blocks(codes, x, &groups, &Dequantize::<A> { affine, rule });
     Ok(())
 }
 
@@ -173,7 +154,7 @@ pub fn fake_quantize<A: Element, D: Dimension>(
     x: &ArrayRef<A, D>,
     affine: &Affine,
 ) -> Result<Array<A, D>> {
-    let mut out = Array::default(x.raw_dim());
+    let mut out = Array::from_elem(x.raw_dim(), A::default());
     fake_quantize_into(x, affine, &mut out)?;
     Ok(out)
 }
@@ -190,22 +171,8 @@ pub fn fake_quantize_into<A: Element, D: Dimension>(
 ) -> Result<()> {
     let groups = affine.groups(x.shape())?;
     same_shape("output", x.shape(), out.shape())?;
-    let rule = Rule::<A::Real>::of(affine.scheme());
-    through_slices(x, out, |start, x: &[A], out: &mut [A]| {
-        for run in groups.runs(start..start + x.len()) {
-            let range = run.start - start..run.start - start + run.len;
-            let (x, out) = (&x[range.clone()], &mut out[range]);
-            let parameters = RunParameters::of(affine, &run);
-            A::in_reals(x, |at, reals| {
-                let parameters = parameters.part(at, reals.len());
-                A::from_reals(&mut out[at..at + reals.len()], |inner, out| {
-                    let reals = &reals[inner..inner + out.len()];
-                    let parameters = parameters.part(inner, out.len());
-                    loops::fake_quantize(reals, out, parameters, rule);
-                });
-            });
-        }
-    });
+    let rule = Rule::of(affine.scheme());
+    map_blocks(x, out, &groups, &FakeQuantize::<A> { affine, rule });
     Ok(())
 }
 
@@ -235,67 +202,57 @@ pub(crate) fn same_shape(what: &'static str, expected: &[usize], got: &[usize]) 
     }
 }
 
-/// Elements that are copied at a time where an array does not lie in row-major order.
-const BUFFER: usize = 512;
+struct Quantize<'a, A: Element> {
+    affine: &'a Affine,
+    rule: Rule<A::Real>,
+    /// The first element that is NaN; the greatest number where there is none.
+    first_nan: AtomicUsize,
+}
 
-/// Calls `work(start, input, output)` with slices of both arrays that hold the elements from
-/// `start` on in row-major order: pieces of the arrays themselves, on several threads, where both
-/// lie in that order; copies of a few hundred elements otherwise.
-fn through_slices<A, B, D>(
-    input: &ArrayRef<A, D>,
-    output: &mut ArrayRef<B, D>,
-    work: impl Fn(usize, &[A], &mut [B]) + Send + Sync,
-) where
-    A: Copy + Default + Send + Sync,
-    B: Copy + Default + Send,
-    D: Dimension,
-{
-    if let (Some(input), Some(output)) = (input.as_slice(), output.as_slice_mut()) {
-        over_pieces(output, PIECE, |start, output| {
-            wide(|| work(start, &input[start..start + output.len()], output));
-        });
-        return;
-    }
-    let mut inputs = [A::default(); BUFFER];
-    let mut outputs = [B::default(); BUFFER];
-    let len = input.len();
-    let (mut from, mut to) = (input.iter(), output.iter_mut());
-    let mut start = 0;
-    while start < len {
-        let size = BUFFER.min(len - start);
-        for (slot, &value) in inputs[..size].iter_mut().zip(&mut from) {
-            *slot = value;
+impl<A: Element, C: Code> Map<A, C> for Quantize<'_, A> {
+    #[inline(always)]
+    fn map(&self, span: &Span, x: &[A], codes: &mut [C]) {
+        let parameters = SpanParameters::of(self.affine, span);
+        let mut buffer = [A::Real::default(); BLOCK];
+        let reals = A::widen(x, &mut buffer);
+        if loops::quantize(reals, codes, parameters, self.rule) {
+            let index = x.iter().position(|x| x.to_real().is_nan());
+            self.first_nan
+                .fetch_min(span.start + index.unwrap_or(0), Ordering::Relaxed);
         }
-        wide(|| work(start, &inputs[..size], &mut outputs[..size]));
-        for (&value, slot) in outputs[..size].iter().zip(&mut to) {
-            *slot = value;
-        }
-        start += size;
     }
 }
 
-/// As [`through_slices`], for an output alone.
-pub(crate) fn fill_slices<B, D>(
-    output: &mut ArrayRef<B, D>,
-    work: impl Fn(usize, &mut [B]) + Send + Sync,
-) where
-    B: Copy + Default + Send,
-    D: Dimension,
-{
-    if let Some(output) = output.as_slice_mut() {
-        over_pieces(output, PIECE, work);
-        return;
+struct Dequantize<'a, A: Element> {
+    affine: &'a Affine,
+    rule: Rule<A::Real>,
+}
+
+impl<A: Element, C: Code> Map<C, A> for Dequantize<'_, A> {
+    #[inline(always)]
+    fn map(&self, span: &Span, codes: &[C], x: &mut [A]) {
+        let parameters = SpanParameters::of(self.affine, span);
+        let mut buffer = [A::Real::default(); BLOCK];
+        let reals = A::wide(x, &mut buffer);
+        loops::dequantize(codes, reals, parameters, self.rule);
+        A::narrow(x, &buffer);
     }
-    let mut buffer = [B::default(); BUFFER];
-    let len = output.len();
-    let mut to = output.iter_mut();
-    let mut start = 0;
-    while start < len {
-        let size = BUFFER.min(len - start);
-        work(start, &mut buffer[..size]);
-        for (&value, slot) in buffer[..size].iter().zip(&mut to) {
-            *slot = value;
-        }
-        start += size;
+}
+
+struct FakeQuantize<'a, A: Element> {
+    affine: &'a Affine,
+    rule: Rule<A::Real>,
+}
+
+impl<A: Element> Map<A, A> for FakeQuantize<'_, A> {
+    #[inline(always)]
+    fn map(&self, span: &Span, x: &[A], out: &mut [A]) {
+        let parameters = SpanParameters::of(self.affine, span);
+        let mut buffer = [A::Real::default(); BLOCK];
+        let mut out_buffer = buffer;
+        let reals = A::widen(x, &mut buffer);
+        let out_reals = A::wide(out, &mut out_buffer);
+        loops::fake_quantize(reals, out_reals, parameters, self.rule);
+        A::narrow(out, &out_buffer);
     }
 }

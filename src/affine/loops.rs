@@ -1,92 +1,103 @@
 //! The scalar definition over slices: loops that the compiler turns into SIMD on every target.
 //!
-//! Each takes one [`Run`]'s worth of elements and its parameters. No loop body branches on data, so
-//! that each is a handful of vector instructions.
+//! Each takes elements of one [`Span`] and its parameters. No loop body branches on data, so that
+//! each is a handful of vector instructions; all are inlined, for [`wide`](crate::simd::wide) to
+//! compile them for what the machine has.
 
 use super::{
-    Affine,
+    Affine, Parameter,
     scalar::{self, Rule},
 };
 use crate::{
     codes::minifloat,
-    element::{Code, Real},
-    groups::Run,
+    element::{BLOCK, Code, Real},
+    groups::Span,
 };
 
-/// The parameters of a run: one for all, or one for each element.
+/// The parameters of consecutive elements: the element `at` has the one of
+/// `(skip + at) / share`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum RunParameters<'a> {
-    One { scale: f32, zero: f32 },
-    Each { scale: &'a [f32], zero: &'a [f32] },
+pub(crate) struct SpanParameters<'a> {
+    scale: &'a [f32],
+    zero: &'a [f32],
+    share: usize,
+    skip: usize,
 }
 
-impl<'a> RunParameters<'a> {
-    /// The parameters that a run of a tensor with parameters `affine` uses.
-    #[inline]
-    pub(crate) fn of(affine: &'a Affine, run: &Run) -> Self {
-        let (scale, zero) = (affine.scale(), affine.zero_point());
-        let first = run.parameter;
-        if run.each {
-            Self::Each {
-                scale: &scale[first..first + run.len],
-                zero: &zero[first..first + run.len],
-            }
-        } else {
-            Self::One {
-                scale: scale[first],
-                zero: zero[first],
-            }
+impl<'a> SpanParameters<'a> {
+    /// The parameters that a span of a tensor with parameters `affine` uses.
+    #[inline(always)]
+    pub(crate) fn of(affine: &'a Affine, span: &Span) -> Self {
+        let parameters = span.parameter..span.parameter + span.parameters();
+        Self {
+            scale: &affine.scale()[parameters.clone()],
+            zero: &affine.zero_point()[parameters],
+            share: span.share,
+            skip: span.skip,
+        }
+    }
+
+    /// One parameter, for any number of elements.
+    pub(crate) fn shared(parameter: &'a Parameter) -> Self {
+        Self {
+            scale: std::slice::from_ref(&parameter.scale),
+            zero: std::slice::from_ref(&parameter.zero_point),
+            share: usize::MAX,
+            skip: 0,
         }
     }
 }
 
-impl RunParameters<'_> {
-    /// The parameters of `len` elements of the run, from element `at` on.
-    #[inline]
-    pub(crate) fn part(self, at: usize, len: usize) -> Self {
-        match self {
-            Self::One { .. } => self,
-            Self::Each { scale, zero } => RunParameters::Each {
-                scale: &scale[at..at + len],
-                zero: &zero[at..at + len],
-            },
-        }
-    }
-}
-
-/// Calls `body(element, scale, zero)` for each element of a run with what it writes to.
+/// Calls `body(element, scale, zero)` for each element with what it writes to.
 #[inline(always)]
 fn zip<T: Real, I: Copy, O>(
     input: &[I],
     output: &mut [O],
-    parameters: RunParameters<'_>,
+    parameters: SpanParameters<'_>,
     mut body: impl FnMut(I, &mut O, T, T),
 ) {
-    match parameters {
-        RunParameters::One { scale, zero } => {
-            let (scale, zero) = (T::of_f32(scale), T::of_f32(zero));
-            for (&x, out) in input.iter().zip(output) {
+    let SpanParameters {
+        scale,
+        zero,
+        share,
+        skip,
+    } = parameters;
+    if share == 1 {
+        for (((&x, out), &scale), &zero) in input.iter().zip(output).zip(scale).zip(zero) {
+            body(x, out, T::of_f32(scale), T::of_f32(zero));
+        }
+        return;
+    }
+    let (mut input, mut output, mut size) = (input, output, share - skip);
+    for (&scale, &zero) in scale.iter().zip(zero) {
+        let (scale, zero) = (T::of_f32(scale), T::of_f32(zero));
+        let (group, rest) = input.split_at(size.min(input.len()));
+        let (out, out_rest) = output.split_at_mut(group.len());
+        if let (Ok(group), Ok(out)) = (
+            <&[I; BLOCK]>::try_from(group),
+            <&mut [O; BLOCK]>::try_from(&mut *out),
+        ) {
+            // A known length leaves nothing to ask before and after the loop.
+            for (&x, out) in group.iter().zip(out) {
+                body(x, out, scale, zero);
+            }
+        } else {
+            for (&x, out) in group.iter().zip(out) {
                 body(x, out, scale, zero);
             }
         }
-        RunParameters::Each { scale, zero } => {
-            for (((&x, out), &scale), &zero) in input.iter().zip(output).zip(scale).zip(zero) {
-                body(x, out, T::of_f32(scale), T::of_f32(zero));
-            }
-        }
+        (input, output, size) = (rest, out_rest, share);
     }
 }
 
 /// The code of each element; whether one of them was NaN.
+#[inline(always)]
 pub(crate) fn quantize<T: Real, C: Code>(
     x: &[T],
     codes: &mut [C],
-    parameters: RunParameters<'_>,
+    parameters: SpanParameters<'_>,
     rule: Rule<T>,
 ) -> bool {
-    // The sum of x − x, which is NaN where x is NaN or infinite, would need a second look;
-    // a count of x ≠ x vectorizes as well.
-    let mut nans = 0_u32;
     match rule {
         Rule::Integer {
             quant_min,
@@ -94,29 +105,37 @@ pub(crate) fn quantize<T: Real, C: Code>(
         } => zip(x, codes, parameters, |x: T, code, scale, zero: T| {
             let (_, distance) = scalar::integer(x, scale, zero, quant_min, quant_max);
             *code = C::truncate(distance.wrapping_add(zero.round_small().1));
-            nans |= u32::from(x.is_nan());
         }),
         Rule::FloatZero {
             quant_min,
             quant_max,
         } => zip(x, codes, parameters, |x: T, code, scale, zero| {
             *code = C::truncate(scalar::float_zero(x, scale, zero, quant_min, quant_max).1);
-            nans |= u32::from(x.is_nan());
         }),
         Rule::Float(float) => zip(x, codes, parameters, |x: T, code, scale: T, zero: T| {
             let value = (x / scale + zero).to_f32();
             *code = C::truncate(i32::from(minifloat::encode(value, float)));
-            nans |= u32::from(x.is_nan());
         }),
     }
-    nans != 0
+    // A pass of its own over what is in the cache: one sum for all the groups of a block.
+    any_nan(x)
+}
+
+#[inline(always)]
+fn any_nan<T: Real>(x: &[T]) -> bool {
+    // Pairs, since one comparison tells of two numbers whether either is NaN.
+    let (front, back) = x.split_at(x.len() / 2);
+    let pairs = front.iter().zip(back);
+    let among_pairs = pairs.fold(false, |any, (a, b)| any | (a.is_nan() | b.is_nan()));
+    among_pairs | x.last().is_some_and(|x| x.is_nan())
 }
 
 /// The number each code stands for.
+#[inline(always)]
 pub(crate) fn dequantize<T: Real, C: Code>(
     codes: &[C],
     x: &mut [T],
-    parameters: RunParameters<'_>,
+    parameters: SpanParameters<'_>,
     rule: Rule<T>,
 ) {
     match rule {
@@ -132,10 +151,11 @@ pub(crate) fn dequantize<T: Real, C: Code>(
 }
 
 /// `dequantize(quantize(x))`, with the bits of doing one after the other; NaN stays NaN.
+#[inline(always)]
 pub(crate) fn fake_quantize<T: Real>(
     x: &[T],
     out: &mut [T],
-    parameters: RunParameters<'_>,
+    parameters: SpanParameters<'_>,
     rule: Rule<T>,
 ) {
     let keep_nan = |x: T, value: T| if x.is_nan() { x } else { value };
@@ -168,4 +188,130 @@ pub(crate) fn fake_quantize<T: Real>(
 )]
 pub(crate) fn low_byte(code: i32) -> u8 {
     code as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        affine::{Range, Ranges},
+        scheme::{FloatFormat, Granularity, Mapping, Scheme},
+        simd::{Loops, on_each},
+    };
+
+    /// Ties, ends of ranges, and what floats have at their own ends.
+    fn numbers() -> Vec<f64> {
+        let mut numbers = vec![
+            0.0,
+            -0.0,
+            1e-45,
+            f64::from(f32::MIN_POSITIVE),
+            1e30,
+            f64::INFINITY,
+        ];
+        numbers.extend((0..600).map(|half| f64::from(half) * 0.25));
+        let negative: Vec<f64> = numbers.iter().map(|x| -x).collect();
+        numbers.extend(negative);
+        numbers
+    }
+
+    /// All three operations with the parameters of an element each, of groups, and of everything.
+    struct All<'a, T> {
+        x: &'a [T],
+        affine: &'a Affine,
+        share: usize,
+    }
+
+    impl<T: Real> Loops for All<'_, T> {
+        type Output = (Vec<i16>, Vec<u64>, Vec<u64>, bool);
+
+        #[inline(always)]
+        fn run(self) -> Self::Output {
+            let Self { x, affine, share } = self;
+            let rule = Rule::<T>::of(affine.scheme());
+            let parameters = SpanParameters {
+                scale: affine.scale(),
+                zero: affine.zero_point(),
+                share,
+                skip: 1 % share,
+            };
+            let mut codes = vec![0_i16; x.len()];
+            let (mut real, mut fake) = (vec![T::zero(); x.len()], vec![T::zero(); x.len()]);
+            let nans = quantize(x, &mut codes, parameters, rule);
+            dequantize(&codes, &mut real, parameters, rule);
+            fake_quantize(x, &mut fake, parameters, rule);
+            let bits = |x: &T| Into::<f64>::into(*x).to_bits();
+            (
+                codes,
+                real.iter().map(bits).collect(),
+                fake.iter().map(bits).collect(),
+                nans,
+            )
+        }
+    }
+
+    fn compare<T: Real>(scheme: &Scheme, len: usize, share: usize) {
+        let numbers = numbers();
+        let x: Vec<T> = (0..len)
+            .map(|at| {
+                T::from_real(num_traits::NumCast::from(numbers[at * 7 % numbers.len()]).unwrap())
+            })
+            .collect();
+        let parameters = len + 1;
+        let small = |number: usize| f32::from(u8::try_from(number).unwrap());
+        let range = |at: usize| Range::new(-small(at % 13), small(at % 29) + 1.0).unwrap();
+        let ranges = Ranges::new(&[parameters], (0..parameters).map(range).collect()).unwrap();
+        let affine = &Affine::from_ranges(scheme, &ranges).unwrap();
+        for (codes, real, fake, nans) in on_each(|| All {
+            x: &x,
+            affine,
+            share,
+        }) {
+            assert!(!nans);
+            for (at, &x) in x.iter().enumerate() {
+                let of = (1 % share + at) / share;
+                let (scale, zero) = (affine.scale()[of], affine.zero_point()[of]);
+                let code = scalar::quantize(x, scale, zero, scheme);
+                let value: f64 = scalar::dequantize::<T>(code, scale, zero, scheme).into();
+                assert_eq!(i32::from(codes[at]), code, "{scheme} {x:?}");
+                assert_eq!(real[at], value.to_bits(), "{scheme} {x:?}");
+                assert_eq!(fake[at], value.to_bits(), "{scheme} {x:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_bits_of_the_definition() {
+        let integers = [
+            Mapping::Symmetric,
+            Mapping::Asymmetric,
+            Mapping::AsymmetricFloat,
+        ]
+        .map(|mapping| Scheme::int(8).mapping(mapping));
+        let floats = [FloatFormat::E4M3, FloatFormat::E5M2, FloatFormat::E2M1].map(Scheme::float);
+        for builder in integers.into_iter().chain(floats) {
+            let scheme = builder
+                .granularity(Granularity::PerAxis(0))
+                .build()
+                .unwrap();
+            for len in [0, 1, 7, 31, BLOCK, 1_000] {
+                for share in [1, 2, 7, 32, 100, BLOCK, 100_000] {
+                    compare::<f32>(&scheme, len, share);
+                    compare::<f64>(&scheme, len, share);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_nan_is_found_wherever_it_is() {
+        for len in [1_usize, 2, 3, 17, BLOCK] {
+            for at in 0..len {
+                let mut x = vec![f32::INFINITY; len];
+                assert!(!any_nan(&x));
+                x[at] = -f32::NAN;
+                assert!(any_nan(&x), "{at} of {len}");
+            }
+        }
+    }
 }

@@ -4,7 +4,7 @@ use super::{Calibrator, points::Points};
 use crate::{
     affine::{
         Parameter, Range,
-        loops::{self, RunParameters},
+        loops::{self, SpanParameters},
         scalar::Rule,
     },
     error::{Error, Result},
@@ -80,10 +80,7 @@ impl MeanSquaredError {
     /// The error of all points, each distance in units of `1 / unit`.
     fn error(&self, points: &Points<'_>, parameter: Parameter, rule: Rule<f32>, unit: f32) -> f64 {
         const BUFFER: usize = 256;
-        let parameters = RunParameters::One {
-            scale: parameter.scale,
-            zero: parameter.zero_point,
-        };
+        let parameters = SpanParameters::shared(&parameter);
         let mut buffer = [0.0_f32; BUFFER];
         let mut total = 0.0;
         for (index, values) in points.values.chunks(BUFFER).enumerate() {

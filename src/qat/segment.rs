@@ -5,7 +5,7 @@ use super::{
     sums::{GroupSums, sum},
 };
 use crate::{
-    affine::{Affine, loops::RunParameters, scalar::Rule},
+    affine::{Affine, scalar::Rule},
     groups::Groups,
 };
 
@@ -125,7 +125,7 @@ impl Segment<'_> {
         // Two passes over a block, the second for the sums: each is a plain loop.
         let elements = self.start..self.start + self.x.len();
         for run in self.groups.runs(elements) {
-            let parameters = RunParameters::of(self.affine, &run);
+            let (scales, zeros) = (self.affine.scale(), self.affine.zero_point());
             let mut at = 0;
             while at < run.len {
                 let size = to_scale.len().min(run.len - at);
@@ -142,17 +142,16 @@ impl Segment<'_> {
                         *ds = partials.scale;
                         *dz = partials.zero_point;
                     };
-                match parameters.part(at, size) {
-                    RunParameters::One { scale, zero } => {
-                        for ((&x, &gradient), ((input, ds), dz)) in elements {
-                            body(x, gradient, scale, zero, input, ds, dz);
-                        }
+                if run.each {
+                    let first = run.parameter + at;
+                    let elements = elements.zip(scales[first..].iter().zip(&zeros[first..]));
+                    for (((&x, &gradient), ((input, ds), dz)), (&scale, &zero)) in elements {
+                        body(x, gradient, scale, zero, input, ds, dz);
                     }
-                    RunParameters::Each { scale, zero } => {
-                        let elements = elements.zip(scale.iter().zip(zero));
-                        for (((&x, &gradient), ((input, ds), dz)), (&scale, &zero)) in elements {
-                            body(x, gradient, scale, zero, input, ds, dz);
-                        }
+                } else {
+                    let (scale, zero) = (scales[run.parameter], zeros[run.parameter]);
+                    for ((&x, &gradient), ((input, ds), dz)) in elements {
+                        body(x, gradient, scale, zero, input, ds, dz);
                     }
                 }
                 if let Some([to_scales, to_zeros]) = &mut self.sums {

@@ -1,0 +1,278 @@
+//! Elementwise work over arrays of any layout, block by block.
+//!
+//! A block is small enough for its output to lie in the fastest cache. Memory that will be read is
+//! asked for ahead, and large outputs are moved past the caches, a block at a time: that is what it
+//! takes for simple loops to run as fast as memory does.
+
+use ndarray::{ArrayRef, Dimension};
+
+use crate::{
+    element::{BLOCK, Number},
+    groups::{Groups, Span},
+    parallel::{PIECE, over_pieces},
+    simd::{Loops, Streaming, prefetch, wide},
+};
+
+/// Elements of one array from those of another.
+pub(crate) trait Map<A, B>: Sync {
+    /// The output of the elements of a span, at most [`BLOCK`]; to be marked `#[inline(always)]`.
+    fn map(&self, span: &Span, input: &[A], output: &mut [B]);
+}
+
+/// Elements of an array.
+pub(crate) trait Fill<B>: Sync {
+    /// The elements of a span, at most [`BLOCK`]; to be marked `#[inline(always)]`.
+    fn fill(&self, span: &Span, output: &mut [B]);
+}
+
+/// Maps one array to another, with the elements of both in row-major order; on several threads where
+/// both lie in that order.
+pub(crate) fn map_blocks<A: Number, B: Number, D: Dimension>(
+    input: &ArrayRef<A, D>,
+    output: &mut ArrayRef<B, D>,
+    groups: &Groups,
+    map: &impl Map<A, B>,
+) {
+    if let (Some(input), Some(output)) = (input.as_slice(), output.as_slice_mut()) {
+        let bytes = size_of_val(input) + size_of_val(output);
+        let start = 0;
+        return over_blocks(output, bytes, groups, &Mapped { start, input, map });
+    }
+    let mut buffer = [A::default(); BUFFER];
+    let mut from = input.iter();
+    by_buffers(output, |start, output| {
+        let input = &mut buffer[..output.len()];
+        for (slot, &value) in input.iter_mut().zip(&mut from) {
+            *slot = value;
+        }
+        wide(Piece {
+            start,
+            output,
+            groups,
+            streaming: None,
+            fill: &Mapped { start, input, map },
+        });
+    });
+}
+
+/// Fills an array, as [`map_blocks`] does; `bytes` are moved altogether.
+pub(crate) fn fill_blocks<B: Number, D: Dimension>(
+    output: &mut ArrayRef<B, D>,
+    bytes: usize,
+    groups: &Groups,
+    fill: &impl Fill<B>,
+) {
+    if let Some(output) = output.as_slice_mut() {
+        return over_blocks(output, bytes, groups, fill);
+    }
+    by_buffers(output, |start, output| {
+        wide(Piece {
+            start,
+            output,
+            groups,
+            streaming: None,
+            fill,
+        });
+    });
+}
+
+fn over_blocks<B: Number>(output: &mut [B], bytes: usize, groups: &Groups, fill: &impl Fill<B>) {
+    let streaming = Streaming::of(bytes);
+    // Each piece ends with a wait for what it has moved past the caches.
+    let size = if streaming.is_some() {
+        8 * PIECE
+    } else {
+        PIECE
+    };
+    over_pieces(output, size, |start, output| {
+        wide(Piece {
+            start,
+            output,
+            groups,
+            streaming,
+            fill,
+        });
+    });
+}
+
+/// Elements that are copied at a time where an array does not lie in row-major order.
+const BUFFER: usize = 2 * BLOCK;
+
+/// Calls `work(start, output)` for parts of an array, in row-major order, to fill.
+fn by_buffers<B: Number, D: Dimension>(
+    output: &mut ArrayRef<B, D>,
+    mut work: impl FnMut(usize, &mut [B]),
+) {
+    let mut buffer = [B::default(); BUFFER];
+    let len = output.len();
+    let mut to = output.iter_mut();
+    for start in (0..len).step_by(BUFFER) {
+        let part = &mut buffer[..BUFFER.min(len - start)];
+        work(start, part);
+        for (&mut value, slot) in part.iter_mut().zip(&mut to) {
+            *slot = value;
+        }
+    }
+}
+
+/// The input of a [`Map`], from element `start` on.
+struct Mapped<'a, A, M> {
+    start: usize,
+    input: &'a [A],
+    map: &'a M,
+}
+
+impl<A: Number, B, M: Map<A, B>> Fill<B> for Mapped<'_, A, M> {
+    #[inline(always)]
+    fn fill(&self, span: &Span, output: &mut [B]) {
+        let at = span.start - self.start;
+        let input = &self.input[at..at + output.len()];
+        prefetch(input);
+        self.map.map(span, input, output);
+    }
+}
+
+/// Output from element `start` on, to be filled.
+struct Piece<'a, B, F> {
+    start: usize,
+    output: &'a mut [B],
+    groups: &'a Groups,
+    streaming: Option<Streaming>,
+    fill: &'a F,
+}
+
+impl<B: Number, F: Fill<B>> Loops for Piece<'_, B, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let elements = self.start..self.start + self.output.len();
+        let mut spans = self.groups.spans(elements);
+        // A block is moved on after the next one is computed: loads that come soon after stores of
+        // another width would wait for all stores before them, those past the caches too.
+        let mut buffers = [[B::default(); BLOCK]; 2];
+        let (mut turn, mut waiting): (usize, &mut [B]) = (0, &mut []);
+        let mut rest = self.output;
+        // Blocks after the first one start on a cache line.
+        let mut size = match rest.as_ptr().align_offset(64) {
+            head @ 1..BLOCK => head,
+            _ => BLOCK,
+        };
+        while !rest.is_empty() {
+            let (block, after) = rest.split_at_mut(size.min(rest.len()));
+            let target = match self.streaming {
+                Some(_) => &mut buffers[turn][..block.len()],
+                None => &mut *block,
+            };
+            let mut at = 0;
+            while at < target.len()
+                && let Some(span) = spans.next_within(target.len() - at)
+            {
+                self.fill.fill(&span, &mut target[at..at + span.len]);
+                at += span.len;
+            }
+            if let Some(streaming) = self.streaming {
+                streaming.copy(&buffers[1 - turn][..waiting.len()], waiting);
+                turn = 1 - turn;
+                waiting = block;
+            }
+            (rest, size) = (after, BLOCK);
+        }
+        if let Some(streaming) = self.streaming {
+            streaming.copy(&buffers[1 - turn][..waiting.len()], waiting);
+            streaming.fence();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{scheme::Granularity, simd::on_each};
+
+    fn small(number: usize) -> i32 {
+        i32::try_from(number).unwrap()
+    }
+
+    /// Writes the input itself, with what a span says of each element.
+    struct Told;
+
+    impl Map<i32, i32> for Told {
+        #[inline(always)]
+        fn map(&self, span: &Span, input: &[i32], output: &mut [i32]) {
+            for (at, (x, out)) in input.iter().zip(output).enumerate() {
+                *out = x * 1_000 + small(span.parameter + (span.skip + at) / span.share);
+            }
+        }
+    }
+
+    /// A piece over arrays of its own, so that it can be run again.
+    struct Whole<'a> {
+        groups: &'a Groups,
+        streaming: Option<Streaming>,
+        /// Elements by which the output lies off a cache line.
+        offset: usize,
+    }
+
+    impl Loops for Whole<'_> {
+        type Output = Vec<i32>;
+
+        #[inline(always)]
+        fn run(self) -> Vec<i32> {
+            let len = self.groups.len();
+            let input: Vec<i32> = (0..small(len)).collect();
+            let mut output = vec![-1; len + 32];
+            let from = output.as_ptr().align_offset(64) + self.offset;
+            Piece {
+                start: 0,
+                output: &mut output[from..from + len],
+                groups: self.groups,
+                streaming: self.streaming,
+                fill: &Mapped {
+                    start: 0,
+                    input: &input,
+                    map: &Told,
+                },
+            }
+            .run();
+            let written = output[from..from + len].to_vec();
+            output.drain(from..from + len);
+            assert!(output.iter().all(|&untouched| untouched == -1));
+            written
+        }
+    }
+
+    #[test]
+    fn every_element_is_written_once_whatever_the_stores_and_the_alignment() {
+        for shape in [[1, 1], [3, 100], [5, 257], [2, 2 * BLOCK], [7, 331]] {
+            for granularity in [
+                Granularity::PerTensor,
+                Granularity::PerAxis(0),
+                Granularity::PerAxis(1),
+                Granularity::PerGroup(7),
+                Granularity::PerGroup(128),
+                Granularity::PerBlock {
+                    rows: 2,
+                    columns: 30,
+                },
+            ] {
+                let groups = &Groups::new(&shape, granularity).unwrap();
+                let expected: Vec<i32> = (0..groups.len())
+                    .map(|at| small(at * 1_000 + groups.parameter_of(at)))
+                    .collect();
+                for streaming in [None, Streaming::of(usize::MAX)] {
+                    for offset in [0, 1, 4, 15] {
+                        let outputs = on_each(|| Whole {
+                            groups,
+                            streaming,
+                            offset,
+                        });
+                        for output in outputs {
+                            assert_eq!(output, expected, "{shape:?} {granularity:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

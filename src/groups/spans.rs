@@ -1,0 +1,134 @@
+//! Long stretches of a tensor whose parameters follow each other.
+
+use std::ops::Range;
+
+use super::Groups;
+
+/// Consecutive elements whose parameters follow each other, each shared by `share` elements: the
+/// element `at` uses the parameter `parameter + (skip + at) / share`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// The first element.
+    pub(crate) start: usize,
+    /// How many elements; at least 1.
+    pub(crate) len: usize,
+    /// The parameter of the first element.
+    pub(crate) parameter: usize,
+    /// Elements of a parameter; at least 1. The last one of the span may have less.
+    pub(crate) share: usize,
+    /// Elements of the first parameter that lie before the span; less than `share`.
+    pub(crate) skip: usize,
+}
+
+impl Span {
+    /// How many parameters it uses.
+    #[inline]
+    pub(crate) fn parameters(&self) -> usize {
+        match self.skip + self.len {
+            end if end <= self.share => 1,
+            end if self.share == 1 => end,
+            end => end.div_ceil(self.share),
+        }
+    }
+}
+
+/// The spans of some elements, in order.
+#[derive(Debug, Clone)]
+pub(crate) struct Spans {
+    /// As in [`Groups`], but that an axis which one block spans is part of the next one out.
+    extent: [usize; 3],
+    block: [usize; 3],
+    end: usize,
+    /// What is left of the span at hand; of no elements where the next one is to be found.
+    rest: Span,
+}
+
+impl Groups {
+    /// The spans that make up `elements`, in order.
+    pub(crate) fn spans(&self, elements: Range<usize>) -> Spans {
+        let mut extent = self.extent.map(|extent| extent.max(1));
+        let mut block: [usize; 3] = std::array::from_fn(|axis| self.block[axis].min(extent[axis]));
+        for _ in 0..2 {
+            if block[2] == extent[2] {
+                extent = [1, extent[0], extent[1] * extent[2]];
+                block = [1, block[0], block[1] * block[2]];
+            }
+        }
+        Spans {
+            extent,
+            block,
+            end: elements.end.min(self.len()),
+            rest: Span {
+                start: elements.start,
+                len: 0,
+                parameter: 0,
+                share: 1,
+                skip: 0,
+            },
+        }
+    }
+}
+
+impl Spans {
+    /// The next span, of at most `limit` elements.
+    #[inline]
+    pub(crate) fn next_within(&mut self, limit: usize) -> Option<Span> {
+        if self.rest.len == 0 {
+            self.rest = self.find(self.rest.start)?;
+        }
+        let span = Span {
+            len: self.rest.len.min(limit),
+            ..self.rest
+        };
+        let rest = &mut self.rest;
+        rest.start += span.len;
+        rest.len -= span.len;
+        rest.skip += span.len;
+        if rest.share == 1 {
+            rest.parameter += rest.skip;
+            rest.skip = 0;
+        } else if rest.skip >= rest.share {
+            rest.parameter += rest.skip / rest.share;
+            rest.skip %= rest.share;
+        }
+        Some(span)
+    }
+
+    /// The next elements that share a parameter, or that each have one.
+    pub(crate) fn next_group(&mut self) -> Option<Span> {
+        if self.rest.len == 0 {
+            self.rest = self.find(self.rest.start)?;
+        }
+        self.next_within(match self.rest.share {
+            1 => usize::MAX,
+            share => share - self.rest.skip,
+        })
+    }
+
+    /// The longest span from an element on.
+    fn find(&self, start: usize) -> Option<Span> {
+        if start >= self.end {
+            return None;
+        }
+        let Self { extent, block, .. } = self;
+        let blocks: [usize; 3] = std::array::from_fn(|axis| extent[axis].div_ceil(block[axis]));
+        let (row, inner) = (start / extent[2], start % extent[2]);
+        let (outer, middle) = (row / extent[1], row % extent[1]);
+        let row_of_blocks = outer / block[0] * blocks[1] + middle / block[1];
+        // Beyond the end of a row, parameters go on in order where no group is cut short there and
+        // each row has its own.
+        let whole = extent[2].is_multiple_of(block[2]) && block[1] == 1;
+        let len = match (whole, block[0]) {
+            (false, _) => extent[2] - inner,
+            (true, 1) => self.end - start,
+            (true, _) => (extent[1] - middle) * extent[2] - inner,
+        };
+        Some(Span {
+            start,
+            len: len.min(self.end - start),
+            parameter: row_of_blocks * blocks[2] + inner / block[2],
+            share: block[2],
+            skip: inner % block[2],
+        })
+    }
+}
