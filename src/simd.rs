@@ -157,7 +157,7 @@ pub(crate) fn wide<L: Loops>(loops: L) -> L::Output {
     #[cfg(target_arch = "x86_64")]
     match x86::Widest::in_use() {
         x86::Widest::Avx512(avx512) => return avx512.run(loops),
-        x86::Widest::Avx2(avx2) => return avx2.wide(loops),
+        x86::Widest::Avx2(avx2) => return avx2.run(loops),
         x86::Widest::Baseline => {}
     }
     loops.run()
@@ -169,7 +169,7 @@ pub(crate) fn on_each<L: Loops>(loops: impl Fn() -> L) -> Vec<L::Output> {
     let mut outputs = vec![loops().run()];
     #[cfg(target_arch = "x86_64")]
     {
-        outputs.extend(x86::Avx2::detect().map(|avx2| avx2.wide(loops())));
+        outputs.extend(x86::Avx2::detect().map(|avx2| avx2.run(loops())));
         outputs.extend(x86::Avx512::detect().map(|avx512| avx512.run(loops())));
     }
     outputs

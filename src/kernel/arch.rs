@@ -11,6 +11,23 @@ pub(super) mod portable;
 use std::fmt::Debug;
 
 use super::layout::BLOCK;
+use crate::simd::Loops;
+
+/// The body once for each quad of a block, each time with its number as a constant, which decides
+/// loads, shifts and masks.
+#[cfg(target_arch = "x86_64")]
+macro_rules! for_quads {
+    ($quad:ident => $body:block) => {
+        for_quads!($quad => $body; 0 1 2 3 4 5 6 7);
+    };
+    ($quad:ident => $body:block; $($number:literal)*) => {$({
+        const $quad: usize = $number;
+        $body
+    })*};
+}
+
+#[cfg(target_arch = "x86_64")]
+use for_quads;
 
 /// The form in which a kernel takes activations: codes that fit `i8`, perhaps widened.
 pub(super) trait ActivationCode:
@@ -52,8 +69,8 @@ pub(super) trait Kernel: Copy + Debug + Send + Sync + 'static {
     /// The form in which unpacked weights are kept.
     type Weight: Copy + Default + Debug + Send + Sync + From<u8>;
 
-    /// Runs `work`, as far as it is inlined, compiled for the instruction set.
-    fn run<R>(self, work: impl FnOnce() -> R) -> R;
+    /// Runs loops compiled for the instruction set.
+    fn run<L: Loops>(self, loops: L) -> L::Output;
 
     /// Sums over packed weights: for few rows, which do not pay for unpacking ahead.
     fn sums(self, bits: u32, blocks: &[u8], rows: Rows<'_, Self::Code>, sums: &mut [i32]);

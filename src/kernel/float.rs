@@ -9,7 +9,7 @@ use super::{
     tasks::{Task, tasks},
     weights::{GroupZeros, Value, Weights},
 };
-use crate::parallel::for_each;
+use crate::{parallel::for_each, simd::Loops};
 
 /// Blocks along the depth whose floats stay in the nearest caches.
 const BLOCKS_AT_A_TIME: usize = 8;
@@ -25,83 +25,116 @@ pub(super) fn product<K: Kernel, O: Send>(
     out: &mut [O],
     finish: impl Fn(usize, usize, &[f32], &mut [O]) + Send + Sync,
 ) {
+    let finish = &finish;
     let task = |task: Task<'_, O>| {
-        weights.kernel.run(|| match K::COLUMNS {
-            8 => compute::<K, O, 8>(weights, x, task, &finish),
-            16 => compute::<K, O, 16>(weights, x, task, &finish),
-            _ => compute::<K, O, 32>(weights, x, task, &finish),
-        });
+        let kernel = weights.kernel;
+        match K::COLUMNS {
+            8 => kernel.run(Compute::<_, _, _, 8> {
+                weights,
+                x,
+                task,
+                finish,
+            }),
+            16 => kernel.run(Compute::<_, _, _, 16> {
+                weights,
+                x,
+                task,
+                finish,
+            }),
+            _ => kernel.run(Compute::<_, _, _, 32> {
+                weights,
+                x,
+                task,
+                finish,
+            }),
+        }
     };
     let Layout { columns, depth, .. } = weights.layout;
     for_each(tasks(out, [rows, columns, depth], K::COLUMNS), task);
 }
 
-/// `COLUMNS` is the kernel's, as the length of an array.
-#[inline(always)]
-fn compute<K: Kernel, O, const COLUMNS: usize>(
-    weights: &Weights<K>,
-    x: &[f32],
-    mut task: Task<'_, O>,
-    finish: &impl Fn(usize, usize, &[f32], &mut [O]),
-) {
-    let rows = task.out.nrows();
-    let panels_at_a_time = task.out.ncols().div_ceil(COLUMNS).min(PANELS_AT_A_TIME);
-    let mut codes = vec![0_u8; BLOCK * COLUMNS];
-    let mut floats = vec![[0.0_f32; COLUMNS]; panels_at_a_time * BLOCKS_AT_A_TIME * BLOCK];
-    let mut sums = vec![[0.0_f32; COLUMNS]; panels_at_a_time * rows];
-    let parts = task
-        .out
-        .axis_chunks_iter_mut(Axis(1), PANELS_AT_A_TIME * COLUMNS);
-    for (index, mut out) in parts.enumerate() {
-        let first = task.panel + index * PANELS_AT_A_TIME;
-        let panels = out.ncols().div_ceil(COLUMNS);
-        sums.fill([0.0; COLUMNS]);
-        for group in weights.layout.all_groups() {
-            for block in (0..group.blocks).step_by(BLOCKS_AT_A_TIME) {
-                let start = block * BLOCK;
-                let len = (group.len - start).min(BLOCKS_AT_A_TIME * BLOCK);
-                for (panel, floats) in
-                    (0..panels).zip(floats.chunks_exact_mut(BLOCKS_AT_A_TIME * BLOCK))
-                {
-                    for (index, floats) in floats[..len].chunks_mut(BLOCK).enumerate() {
-                        let block = group.block + block + index;
-                        let packed = weights.blocks(first + panel, block..block + 1);
-                        unpack(weights.layout.bits, K::LANES, packed, &mut codes, |code| {
-                            code
-                        });
-                        let scale = weights.scale(first + panel, group.index);
-                        let zero = weights.zero(first + panel, group.index);
-                        to_floats::<K, COLUMNS>(&codes, scale, zero, weights.value(), floats);
-                    }
-                }
-                let depth = group.start + start..group.start + start + len;
-                let mut row = 0;
-                while row < rows {
-                    let left = rows - row;
-                    let count = *TILES.iter().find(|&&tile| tile <= left).unwrap_or(&1);
-                    let x: [&[f32]; TILES[0]] = std::array::from_fn(|index| {
-                        let row = task.row + row + index.min(count - 1);
-                        &x[row * weights.layout.depth..][depth.clone()]
-                    });
-                    for panel in 0..panels {
-                        let floats = &floats[panel * BLOCKS_AT_A_TIME * BLOCK..][..len];
-                        let sums = &mut sums[panel * rows + row..][..count];
-                        match count {
-                            6 => tile::<K, COLUMNS, 6>(floats, &x, sums),
-                            4 => tile::<K, COLUMNS, 4>(floats, &x, sums),
-                            2 => tile::<K, COLUMNS, 2>(floats, &x, sums),
-                            _ => tile::<K, COLUMNS, 1>(floats, &x, sums),
+/// A task with all it needs. `COLUMNS` is the kernel's, as the length of an array.
+struct Compute<'a, 'out, K, O, F, const COLUMNS: usize> {
+    weights: &'a Weights<K>,
+    x: &'a [f32],
+    task: Task<'out, O>,
+    finish: &'a F,
+}
+
+impl<K, O, F, const COLUMNS: usize> Loops for Compute<'_, '_, K, O, F, COLUMNS>
+where
+    K: Kernel,
+    F: Fn(usize, usize, &[f32], &mut [O]),
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self {
+            weights,
+            x,
+            mut task,
+            finish,
+        } = self;
+        let rows = task.out.nrows();
+        let panels_at_a_time = task.out.ncols().div_ceil(COLUMNS).min(PANELS_AT_A_TIME);
+        let mut codes = vec![0_u8; BLOCK * COLUMNS];
+        let mut floats = vec![[0.0_f32; COLUMNS]; panels_at_a_time * BLOCKS_AT_A_TIME * BLOCK];
+        let mut sums = vec![[0.0_f32; COLUMNS]; panels_at_a_time * rows];
+        let parts = task
+            .out
+            .axis_chunks_iter_mut(Axis(1), PANELS_AT_A_TIME * COLUMNS);
+        for (index, mut out) in parts.enumerate() {
+            let first = task.panel + index * PANELS_AT_A_TIME;
+            let panels = out.ncols().div_ceil(COLUMNS);
+            sums.fill([0.0; COLUMNS]);
+            for group in weights.layout.all_groups() {
+                for block in (0..group.blocks).step_by(BLOCKS_AT_A_TIME) {
+                    let start = block * BLOCK;
+                    let len = (group.len - start).min(BLOCKS_AT_A_TIME * BLOCK);
+                    for (panel, floats) in
+                        (0..panels).zip(floats.chunks_exact_mut(BLOCKS_AT_A_TIME * BLOCK))
+                    {
+                        for (index, floats) in floats[..len].chunks_mut(BLOCK).enumerate() {
+                            let block = group.block + block + index;
+                            let packed = weights.blocks(first + panel, block..block + 1);
+                            unpack(weights.layout.bits, K::LANES, packed, &mut codes, |code| {
+                                code
+                            });
+                            let scale = weights.scale(first + panel, group.index);
+                            let zero = weights.zero(first + panel, group.index);
+                            to_floats::<K, COLUMNS>(&codes, scale, zero, weights.value(), floats);
                         }
                     }
-                    row += count;
+                    let depth = group.start + start..group.start + start + len;
+                    let mut row = 0;
+                    while row < rows {
+                        let left = rows - row;
+                        let count = *TILES.iter().find(|&&tile| tile <= left).unwrap_or(&1);
+                        let x: [&[f32]; TILES[0]] = std::array::from_fn(|index| {
+                            let row = task.row + row + index.min(count - 1);
+                            &x[row * weights.layout.depth..][depth.clone()]
+                        });
+                        for panel in 0..panels {
+                            let floats = &floats[panel * BLOCKS_AT_A_TIME * BLOCK..][..len];
+                            let sums = &mut sums[panel * rows + row..][..count];
+                            match count {
+                                6 => tile::<K, COLUMNS, 6>(floats, &x, sums),
+                                4 => tile::<K, COLUMNS, 4>(floats, &x, sums),
+                                2 => tile::<K, COLUMNS, 2>(floats, &x, sums),
+                                _ => tile::<K, COLUMNS, 1>(floats, &x, sums),
+                            }
+                        }
+                        row += count;
+                    }
                 }
             }
-        }
-        for (panel, mut out) in out.axis_chunks_iter_mut(Axis(1), COLUMNS).enumerate() {
-            for (row, mut out) in out.rows_mut().into_iter().enumerate() {
-                if let Some(out) = out.as_slice_mut() {
-                    let sums = &sums[panel * rows + row][..out.len()];
-                    finish(task.row + row, (first + panel) * COLUMNS, sums, out);
+            for (panel, mut out) in out.axis_chunks_iter_mut(Axis(1), COLUMNS).enumerate() {
+                for (row, mut out) in out.rows_mut().into_iter().enumerate() {
+                    if let Some(out) = out.as_slice_mut() {
+                        let sums = &sums[panel * rows + row][..out.len()];
+                        finish(task.row + row, (first + panel) * COLUMNS, sums, out);
+                    }
                 }
             }
         }

@@ -11,6 +11,8 @@
 //! weights are packed, the third when activations are quantized. All are computed modulo 2³², and the
 //! result is within it, so that it is exact.
 
+use std::marker::PhantomData;
+
 use ndarray::Axis;
 
 use super::{
@@ -20,7 +22,7 @@ use super::{
     tasks::{Task, tasks},
     weights::{GroupZeros, Weights},
 };
-use crate::parallel::for_each;
+use crate::{parallel::for_each, simd::Loops};
 
 /// What sums over groups are kept in.
 pub(super) trait Sum: Copy + Default + Send + Sync {
@@ -85,65 +87,91 @@ pub(super) fn product<K: Kernel, S: Sum, O: Send>(
     finish: impl Fn(usize, usize, &[S], &mut [O]) + Send + Sync,
 ) {
     let task = |task: Task<'_, O>| {
-        weights
-            .kernel
-            .run(|| compute(weights, x, code_sums, task, &finish));
+        weights.kernel.run(Compute {
+            weights,
+            x,
+            code_sums,
+            task,
+            finish: &finish,
+            sums: PhantomData,
+        });
     };
     let Layout { columns, depth, .. } = weights.layout;
     for_each(tasks(out, [x.rows, columns, depth], K::COLUMNS), task);
 }
 
-#[inline(always)]
-fn compute<K: Kernel, S: Sum, O>(
-    weights: &Weights<K>,
-    x: &Operand<K::Code>,
-    code_sums: &[i32],
-    mut task: Task<'_, O>,
-    finish: &impl Fn(usize, usize, &[S], &mut [O]),
-) {
-    let rows = task.out.nrows();
-    let bits = weights.layout.bits;
-    // Few rows do not pay for unpacking ahead; bytes that are taken as they are never do.
-    let as_packed = bits == 8 && size_of::<K::Weight>() == 1;
-    let unpacks = rows > 2 * K::TILES[0] && !as_packed;
-    let mut unpacked = if unpacks {
-        vec![K::Weight::default(); weights.layout.padded_depth() * K::COLUMNS]
-    } else {
-        vec![]
-    };
-    for (index, mut out) in task
-        .out
-        .axis_chunks_iter_mut(Axis(1), K::COLUMNS)
-        .enumerate()
-    {
-        let panel = task.panel + index;
-        if unpacks {
-            let packed = weights.blocks(panel, 0..weights.layout.blocks());
-            unpack(bits, K::LANES, packed, &mut unpacked, K::Weight::from);
-        }
-        let mut row = 0;
-        while row < rows {
-            let count = K::TILES.iter().find(|&&tile| tile <= rows - row);
-            let count = count.copied().unwrap_or(1);
-            let mut sums = [S::default(); MAX_ROWS * MAX_COLUMNS];
-            let sums = &mut sums[..count * K::COLUMNS];
-            tile(
-                weights,
-                x,
-                code_sums,
-                panel,
-                task.row + row,
-                &unpacked,
-                sums,
-            );
-            for (index, sums) in sums.chunks_exact(K::COLUMNS).enumerate() {
-                let mut out = out.row_mut(row + index);
-                if let Some(out) = out.as_slice_mut() {
-                    let sums = &sums[..out.len()];
-                    finish(task.row + row + index, panel * K::COLUMNS, sums, out);
-                }
+/// A task with all it needs.
+struct Compute<'a, 'out, K: Kernel, S, O, F> {
+    weights: &'a Weights<K>,
+    x: &'a Operand<K::Code>,
+    code_sums: &'a [i32],
+    task: Task<'out, O>,
+    finish: &'a F,
+    sums: PhantomData<S>,
+}
+
+impl<K, S, O, F> Loops for Compute<'_, '_, K, S, O, F>
+where
+    K: Kernel,
+    S: Sum,
+    F: Fn(usize, usize, &[S], &mut [O]),
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self {
+            weights,
+            x,
+            code_sums,
+            mut task,
+            finish,
+            ..
+        } = self;
+        let rows = task.out.nrows();
+        let bits = weights.layout.bits;
+        // Few rows do not pay for unpacking ahead; bytes that are taken as they are never do.
+        let as_packed = bits == 8 && size_of::<K::Weight>() == 1;
+        let unpacks = rows > 2 * K::TILES[0] && !as_packed;
+        let mut unpacked = if unpacks {
+            vec![K::Weight::default(); weights.layout.padded_depth() * K::COLUMNS]
+        } else {
+            vec![]
+        };
+        for (index, mut out) in task
+            .out
+            .axis_chunks_iter_mut(Axis(1), K::COLUMNS)
+            .enumerate()
+        {
+            let panel = task.panel + index;
+            if unpacks {
+                let packed = weights.blocks(panel, 0..weights.layout.blocks());
+                unpack(bits, K::LANES, packed, &mut unpacked, K::Weight::from);
             }
-            row += count;
+            let mut row = 0;
+            while row < rows {
+                let count = K::TILES.iter().find(|&&tile| tile <= rows - row);
+                let count = count.copied().unwrap_or(1);
+                let mut sums = [S::default(); MAX_ROWS * MAX_COLUMNS];
+                let sums = &mut sums[..count * K::COLUMNS];
+                tile(
+                    weights,
+                    x,
+                    code_sums,
+                    panel,
+                    task.row + row,
+                    &unpacked,
+                    sums,
+                );
+                for (index, sums) in sums.chunks_exact(K::COLUMNS).enumerate() {
+                    let mut out = out.row_mut(row + index);
+                    if let Some(out) = out.as_slice_mut() {
+                        let sums = &sums[..out.len()];
+                        finish(task.row + row + index, panel * K::COLUMNS, sums, out);
+                    }
+                }
+                row += count;
+            }
         }
     }
 }

@@ -49,15 +49,10 @@ impl Plane {
 
     /// The vector that holds the plane's bits of a quad, and the lowest of them in its bytes.
     #[inline(always)]
-    pub(super) fn place(self, quad: usize) -> (usize, u32) {
-        let (bits, mut vector, mut shift) = (self.width, self.vector, 0);
-        for _ in 0..quad {
-            shift += bits;
-            if shift == 8 {
-                (vector, shift) = (vector + 1, 0);
-            }
-        }
-        (vector, shift)
+    #[expect(clippy::cast_possible_truncation, reason = "less than 8")]
+    pub(super) const fn place(self, quad: usize) -> (usize, u32) {
+        let bits = self.width as usize * quad;
+        (self.vector + bits / 8, (bits % 8) as u32)
     }
 
     /// The plane's bits in the low bits of a byte.

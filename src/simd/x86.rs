@@ -25,19 +25,8 @@ impl Avx2 {
         here.then_some(Self(()))
     }
 
-    /// Runs `work` compiled for these instructions, as far as it is inlined.
-    #[inline]
-    pub(crate) fn run<R>(self, work: impl FnOnce() -> R) -> R {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn enter<R>(work: impl FnOnce() -> R) -> R {
-            work()
-        }
-        // SAFETY: `self` proves that the machine has AVX2, FMA and F16C.
-        unsafe { enter(work) }
-    }
-
     /// Runs loops compiled for these instructions.
-    pub(crate) fn wide<L: Loops>(self, loops: L) -> L::Output {
+    pub(crate) fn run<L: Loops>(self, loops: L) -> L::Output {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn enter<L: Loops>(loops: L) -> L::Output {
             loops.run()

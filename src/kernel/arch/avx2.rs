@@ -45,14 +45,14 @@ fn store_sums(sums: &mut [i32; LANES], value: __m256i) {
 /// The codes of one quad, a byte each, from a block of one vector of columns.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn quad<const BITS: u32>(block: &[[u8; 32]], quad: usize) -> __m256i {
+fn quad<const BITS: u32, const QUAD: usize>(block: &[[u8; 32]]) -> __m256i {
     let [first, second, third] = planes(BITS);
-    let mut code = part(block, first, quad);
+    let mut code = part(block, first, QUAD);
     if second.width > 0 {
-        code = _mm256_or_si256(code, part(block, second, quad));
+        code = _mm256_or_si256(code, part(block, second, QUAD));
     }
     if third.width > 0 {
-        code = _mm256_or_si256(code, part(block, third, quad));
+        code = _mm256_or_si256(code, part(block, third, QUAD));
     }
     code
 }

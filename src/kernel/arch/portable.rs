@@ -1,7 +1,10 @@
 //! Plain Rust, for every machine.
 
 use super::{Kernel, Rows};
-use crate::kernel::layout::{BLOCK, unpack};
+use crate::{
+    kernel::layout::{BLOCK, unpack},
+    simd::Loops,
+};
 
 /// The kernel of no instruction set in particular.
 #[derive(Debug, Clone, Copy)]
@@ -19,8 +22,8 @@ impl Kernel for Portable {
     type Code = i16;
     type Weight = i16;
 
-    fn run<R>(self, work: impl FnOnce() -> R) -> R {
-        work()
+    fn run<L: Loops>(self, loops: L) -> L::Output {
+        loops.run()
     }
 
     fn sums(self, bits: u32, blocks: &[u8], rows: Rows<'_, i16>, sums: &mut [i32]) {

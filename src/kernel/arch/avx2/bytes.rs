@@ -11,10 +11,10 @@ use std::arch::x86_64::{
 use super::{LANES, load_sums, quad, store_sums};
 use crate::{
     kernel::{
-        arch::{Kernel, Rows},
-        layout::{BLOCK, QUADS},
+        arch::{Kernel, Rows, for_quads},
+        layout::BLOCK,
     },
-    simd::x86::Avx2,
+    simd::{Loops, x86::Avx2},
 };
 
 /// The kernel of weights of up to 7 bits.
@@ -34,9 +34,8 @@ impl Kernel for Bytes {
     type Code = i8;
     type Weight = u8;
 
-    #[inline(always)]
-    fn run<R>(self, work: impl FnOnce() -> R) -> R {
-        self.0.run(work)
+    fn run<L: Loops>(self, loops: L) -> L::Output {
+        self.0.run(loops)
     }
 
     #[inline(always)]
@@ -111,25 +110,25 @@ fn tile<const BITS: u32, const RANGE: u32, const VECTOR_COUNT: usize, const ROWS
     let (blocks, _) = vectors.as_chunks::<VECTORS>();
     for (index, block) in blocks.iter().enumerate() {
         let x: [_; ROWS] = std::array::from_fn(|row| &rows.blocks[row * rows.stride + index]);
-        let step = quads_in_16_bits(RANGE);
-        for first in (0..QUADS).step_by(step) {
-            let mut pairs = [[_mm256_setzero_si256(); VECTORS]; ROWS];
-            for q in first..first + step {
-                let w: [__m256i; VECTORS] = std::array::from_fn(|v| quad::<BITS>(&block[v], q));
-                for (x, pairs) in x.iter().zip(&mut pairs) {
-                    let four = broadcast(x, q);
-                    for (pair, w) in pairs.iter_mut().zip(w) {
-                        *pair = _mm256_add_epi16(*pair, _mm256_maddubs_epi16(w, four));
+        let mut pairs = [[_mm256_setzero_si256(); VECTORS]; ROWS];
+        for_quads!(QUAD => {
+            let w: [__m256i; VECTORS] = std::array::from_fn(|v| quad::<BITS, QUAD>(&block[v]));
+            for (x, pairs) in x.iter().zip(&mut pairs) {
+                let four = broadcast(x, QUAD);
+                for (pair, w) in pairs.iter_mut().zip(w) {
+                    *pair = _mm256_add_epi16(*pair, _mm256_maddubs_epi16(w, four));
+                }
+            }
+            if (QUAD + 1).is_multiple_of(quads_in_16_bits(RANGE)) {
+                for (sums, pairs) in sums.iter_mut().zip(&mut pairs) {
+                    for (sum, pair) in sums.iter_mut().zip(pairs) {
+                        let wide = _mm256_madd_epi16(*pair, _mm256_set1_epi16(1));
+                        *pair = _mm256_setzero_si256();
+                        store_sums(sum, _mm256_add_epi32(load_sums(sum), wide));
                     }
                 }
             }
-            for (sums, pairs) in sums.iter_mut().zip(pairs) {
-                for (sum, pair) in sums.iter_mut().zip(pairs) {
-                    let wide = _mm256_madd_epi16(pair, _mm256_set1_epi16(1));
-                    store_sums(sum, _mm256_add_epi32(load_sums(sum), wide));
-                }
-            }
-        }
+        });
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
         arch::{Kernel, Rows},
         layout::{BLOCK, QUADS},
     },
-    simd::x86::Avx2,
+    simd::{Loops, x86::Avx2},
 };
 
 /// The kernel of weights of 8 bits.
@@ -36,9 +36,8 @@ impl Kernel for Words {
     type Code = i16;
     type Weight = i16;
 
-    #[inline(always)]
-    fn run<R>(self, work: impl FnOnce() -> R) -> R {
-        self.0.run(work)
+    fn run<L: Loops>(self, loops: L) -> L::Output {
+        self.0.run(loops)
     }
 
     #[inline(always)]
