@@ -7,6 +7,12 @@
 //! Throughput counts a multiplication and an addition as two operations. Before anything is timed, its
 //! result is compared with that of the portable kernel.
 
+#![allow(
+    missing_docs,
+    clippy::cast_precision_loss,
+    reason = "criterion's macros, and numbers that look random"
+)]
+
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -106,18 +112,17 @@ fn bench(criterion: &mut Criterion, shapes: &[(usize, usize, &[usize])]) {
 }
 
 fn all(criterion: &mut Criterion) {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    pool.expect("a thread").install(|| {
-        bench(
-            criterion,
-            &[
-                (4096, 4096, &[1, 8, 32, 128, 512]),
-                (1024, 1024, &[1024]),
-                (256, 256, &[1]),
-                (64, 64, &[64]),
-            ],
-        );
-    });
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1);
+    pool.build_global().expect("the first pool of the process");
+    bench(
+        criterion,
+        &[
+            (4096, 4096, &[1, 8, 32, 128, 512]),
+            (1024, 1024, &[1024]),
+            (256, 256, &[1]),
+            (64, 64, &[64]),
+        ],
+    );
 }
 
 criterion_group!(benches, all);
