@@ -140,20 +140,28 @@ impl Tap {
     }
 
     fn observe(&mut self, x: ArrayViewD<'_, f32>) -> Result<()> {
-        // The histogram refuses whatever is not finite before the other observer sees it.
-        self.histogram.observe_view(x.view())?;
-        match &mut self.site.observer {
-            Some(observer) => observer.observe_view(x),
-            None => Ok(()),
+        // Each would refuse a batch for reasons of its own, which neither may then have counted.
+        if let Some(observer) = &mut self.site.observer {
+            self.histogram.check(x.view())?;
+            observer.observe_view(x.view())?;
         }
+        self.histogram.observe_view(x)
     }
 
     fn merge(&mut self, other: &Self) -> Result<()> {
-        self.histogram.merge(&other.histogram)?;
         match (&mut self.site.observer, &other.site.observer) {
-            (Some(observer), Some(other)) => observer.merge(&**other),
-            _ => Ok(()),
+            (Some(observer), Some(other)) => observer.merge(&**other)?,
+            (None, None) => {}
+            (ours, _) => {
+                let has = |own: bool| if own { "an observer" } else { "no observer" };
+                return Err(Error::Mismatch {
+                    what: "calibration sites to merge",
+                    expected: format!("one with {} of its own", has(ours.is_some())),
+                    got: format!("one with {}", has(ours.is_none())),
+                });
+            }
         }
+        self.histogram.merge(&other.histogram)
     }
 
     fn affine(&self) -> Result<Affine> {
@@ -214,10 +222,12 @@ impl Calibration {
         }
     }
 
-    /// Adds what another session of the same settings has seen.
+    /// Adds what another session of the same settings has seen. After an error some sites have been
+    /// added and others not.
     ///
     /// # Errors
-    /// Those of [`Observer::merge`].
+    /// Those of [`Observer::merge`]; [`Error::Mismatch`] if a site has an observer of its own in one
+    /// session alone.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         let mut taps = self.taps.write().unwrap_or_else(PoisonError::into_inner);
         for (name, theirs) in read(&other.taps).iter() {

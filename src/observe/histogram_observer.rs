@@ -70,6 +70,14 @@ impl HistogramObserver {
         self.bins = bins;
         Ok(self)
     }
+
+    /// Whether [`observe_view`](Observer::observe_view) would take a batch.
+    ///
+    /// # Errors
+    /// Those that it would give.
+    pub(crate) fn check(&self, batch: ArrayViewD<'_, f32>) -> Result<()> {
+        self.tally.admit(batch).map(drop)
+    }
 }
 
 impl State for Histogram {
