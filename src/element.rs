@@ -15,6 +15,18 @@ pub(crate) use sealed::Number;
 ///
 /// The two 16-bit types are widened to `f32`, exactly, and computed with there; `f64` is computed
 /// with as it is.
+///
+/// ```
+/// use half::f16;
+/// use lowbit::{Affine, Scheme, fake_quantize};
+/// use ndarray::array;
+///
+/// let affine = Affine::per_tensor(Scheme::int(4).build()?, 0.5, 0.0)?;
+/// let halves = array![0.8_f32, -2.3].mapv(f16::from_f32);
+/// assert_eq!(fake_quantize(&halves, &affine)?.mapv(f16::to_f32), array![1.0, -2.5]);
+/// assert_eq!(fake_quantize(&array![0.8_f64, -2.3], &affine)?, array![1.0, -2.5]);
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 pub trait Element: sealed::Number + std::fmt::Debug {
     /// The type that is computed with.
     type Real: Real;
@@ -43,6 +55,15 @@ pub trait Element: sealed::Number + std::fmt::Debug {
 }
 
 /// The float types that are computed with: `f32` and `f64`.
+///
+/// ```
+/// use lowbit::{Scheme, affine::scalar};
+/// let scheme = Scheme::int(8).build()?;
+/// // 2.5 rounds to even; f64 tells its neighbour from it
+/// assert_eq!(scalar::quantize(2.500_000_001_f32, 1.0, 0.0, &scheme), 2);
+/// assert_eq!(scalar::quantize(2.500_000_001_f64, 1.0, 0.0, &scheme), 3);
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 pub trait Real:
     Element<Real = Self> + num_traits::Float + num_traits::FromPrimitive + Into<f64>
 {
@@ -234,6 +255,17 @@ element_of_16_bits!(bf16);
 ///
 /// It must hold every code of the format: `i8` serves signed formats up to 8 bits, `u8` unsigned
 /// ones and small floats.
+///
+/// ```
+/// use lowbit::{Affine, Error, Scheme, quantize};
+/// use ndarray::array;
+///
+/// let affine = Affine::per_tensor(Scheme::int(8).build()?, 1.0, 0.0)?;
+/// assert_eq!(quantize::<_, i16, _>(&array![-3.0_f32], &affine)?, array![-3]);
+/// let refused = quantize::<_, u8, _>(&array![-3.0_f32], &affine);
+/// assert!(matches!(refused, Err(Error::CodeType { min: -128, max: 127, .. })));
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 pub trait Code:
     sealed::Number + std::fmt::Debug + num_traits::PrimInt + num_traits::FromPrimitive + Into<i32>
 {

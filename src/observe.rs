@@ -32,6 +32,54 @@ use crate::{error::Result, scheme::Granularity};
 ///
 /// The trait is object-safe: implementors write [`observe_view`](Self::observe_view), callers use
 /// [`ObserverExt::observe`], on a type or on `dyn Observer` alike.
+///
+/// ```
+/// use std::any::Any;
+/// use lowbit::{Error, Granularity, Observer, ObserverExt, Range, Ranges, Result, Scheme};
+/// use lowbit::{calibrate::{FullRange, ranges}, observe::Statistics};
+/// use ndarray::{ArrayViewD, array};
+///
+/// /// The range of the last batch.
+/// #[derive(Debug, Default)]
+/// struct Last(Option<(u64, Range)>);
+///
+/// impl Observer for Last {
+///     fn observe_view(&mut self, batch: ArrayViewD<'_, f32>) -> Result<()> {
+///         let ranges = Ranges::of(&batch, Granularity::PerTensor)?; // refuses NaN and infinity
+///         self.0 = Some((batch.len() as u64, ranges.as_slice()[0]));
+///         Ok(())
+///     }
+///     fn granularity(&self) -> Granularity {
+///         Granularity::PerTensor
+///     }
+///     fn parameter_shape(&self) -> Option<&[usize]> {
+///         self.0.map(|_| &[][..])
+///     }
+///     fn statistics(&self, _parameter: usize) -> Result<Statistics<'_>> {
+///         let (count, range) = self.0.ok_or_else(|| Error::Empty { what: "last batch".into() })?;
+///         Ok(Statistics::new("last batch", count, range))
+///     }
+///     fn merge(&mut self, other: &dyn Observer) -> Result<()> {
+///         let other: &dyn Any = other;
+///         let other: &Self = other.downcast_ref().ok_or_else(|| Error::other("not a Last"))?;
+///         self.0 = other.0.or(self.0);
+///         Ok(())
+///     }
+///     fn reset(&mut self) {
+///         self.0 = None;
+///     }
+///     fn fork(&self) -> Box<dyn Observer> {
+///         Box::new(Self(None))
+///     }
+/// }
+///
+/// let mut observer = Last::default();
+/// observer.observe(&array![9.0_f32, -1.0])?;
+/// observer.observe(&array![0.5_f32, -2.0])?;
+/// let chosen = ranges(&FullRange, &observer, &Scheme::int(8).build()?)?;
+/// assert_eq!(chosen.as_slice(), [Range::new(-2.0, 0.5)?]);
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 pub trait Observer: Any + Debug + Send + Sync {
     /// Takes a batch into account. A batch that is refused leaves the statistics as they were.
     ///

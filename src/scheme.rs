@@ -11,6 +11,19 @@ pub use granularity::Granularity;
 use crate::error::{Error, Result};
 
 /// How real numbers are laid onto the codes of a format.
+///
+/// ```
+/// use lowbit::{Mapping, Parameter, Range, Scheme};
+/// let parameter = |mapping: Mapping| {
+///     let scheme = Scheme::int(8).mapping(mapping).build()?;
+///     Parameter::from_range(&scheme, Range::new(1.0, 3.0)?)
+/// };
+/// assert_eq!(parameter(Mapping::Symmetric)?.scale, 3.0 / 127.0);
+/// assert_eq!(parameter(Mapping::SymmetricHalfRange)?.scale, 3.0 / 127.5);
+/// assert_eq!(parameter(Mapping::Asymmetric)?.scale, 3.0 / 255.0); // from 0 to 3
+/// assert_eq!(parameter(Mapping::AsymmetricFloat)?.scale, 2.0 / 255.0); // from 1 to 3
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -39,6 +52,14 @@ impl Mapping {
 }
 
 /// The storage type of scales, whose rounding is part of the scheme.
+///
+/// ```
+/// use lowbit::{Parameter, Range, ScaleKind, Scheme};
+/// let scheme = Scheme::int(8).scale_kind(ScaleKind::PowerOfTwo).build()?;
+/// let parameter = Parameter::from_range(&scheme, Range::new(-1.0, 0.5)?)?;
+/// assert_eq!(parameter.scale, 1.0 / 64.0); // 1/127, rounded up
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

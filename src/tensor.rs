@@ -61,6 +61,16 @@ impl QTensor {
     ///
     /// # Errors
     /// Those of [`quantize`](crate::quantize).
+    ///
+    /// ```
+    /// use lowbit::{Affine, QTensor, Scheme};
+    /// use ndarray::array;
+    /// let x = array![[0.3_f32, -1.27], [0.0, 1.0]];
+    /// let affine = Affine::of(&Scheme::int(8).build()?, &x)?;
+    /// let tensor = QTensor::quantize(&x, &affine)?;
+    /// assert_eq!(tensor.codes::<i8>()?, array![[30, -127], [0, 100]].into_dyn());
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
     pub fn quantize<A: Element, D: Dimension>(x: &ArrayRef<A, D>, affine: &Affine) -> Result<Self> {
         let signed = affine.scheme().quant_min() < 0;
         match (affine.scheme().bits(), signed) {
@@ -76,6 +86,20 @@ impl QTensor {
     /// # Errors
     /// [`Error::ShapeMismatch`] or [`Error::NoSuchAxis`] if the tensor has other parameters;
     /// [`Error::InvalidCode`] for a code that the format does not have.
+    ///
+    /// ```
+    /// use lowbit::{Affine, Error, QTensor, Scheme};
+    /// use ndarray::array;
+    ///
+    /// let affine = Affine::per_tensor(Scheme::int(3).build()?, 0.5, 0.0)?;
+    /// let tensor = QTensor::from_codes(&array![[-4_i8, 3], [0, 1]], &affine)?;
+    /// assert_eq!(tensor.packed().bytes().len(), 2); // four codes of 3 bits
+    /// assert_eq!(tensor.dequantize::<f32>(), array![[-2.0, 1.5], [0.0, 0.5]].into_dyn());
+    ///
+    /// let refused = QTensor::from_codes(&array![4_i8], &affine);
+    /// assert!(matches!(refused, Err(Error::InvalidCode { index: 0, got: 4, .. })));
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
     pub fn from_codes<C: Code, D: Dimension>(
         codes: &ArrayRef<C, D>,
         affine: &Affine,
@@ -180,6 +204,17 @@ impl QTensor {
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] if the array has another shape.
+    ///
+    /// ```
+    /// use lowbit::{Affine, QTensor, Scheme};
+    /// use ndarray::{Array2, array};
+    /// let affine = Affine::per_tensor(Scheme::int(4).build()?, 0.5, 0.0)?;
+    /// let tensor = QTensor::quantize(&array![[1.6_f32, -9.0]], &affine)?;
+    /// let mut x = Array2::<f64>::zeros((1, 2));
+    /// tensor.dequantize_into(&mut x)?;
+    /// assert_eq!(x, array![[1.5, -4.0]]);
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
     pub fn dequantize_into<A: Element, D: Dimension>(&self, x: &mut ArrayRef<A, D>) -> Result<()> {
         same_shape("output", &self.shape, x.shape())?;
         self.write_floats(x);

@@ -122,6 +122,18 @@ pub fn dequantize<A: Element, C: Code, D: Dimension>(
 ///
 /// # Errors
 /// Those of [`dequantize`], and [`Error::ShapeMismatch`] if the two shapes differ.
+///
+/// ```
+/// use lowbit::{Affine, Scheme, dequantize_into};
+/// use ndarray::{Array2, array};
+///
+/// let scheme = Scheme::int(8).unsigned().asymmetric().build()?;
+/// let affine = Affine::per_tensor(scheme, 0.5, 128.0)?;
+/// let mut x = Array2::<f32>::zeros((2, 2));
+/// dequantize_into(&array![[128_u8, 0], [130, 255]], &affine, &mut x)?;
+/// assert_eq!(x, array![[0.0, -64.0], [1.0, 63.5]]);
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 pub fn dequantize_into<A: Element, C: Code, D: Dimension>(
     codes: &ArrayRef<C, D>,
     affine: &Affine,
@@ -164,6 +176,18 @@ pub fn fake_quantize<A: Element, D: Dimension>(
 ///
 /// # Errors
 /// Those of [`fake_quantize`], and [`Error::ShapeMismatch`] if the two shapes differ.
+///
+/// ```
+/// use lowbit::{Affine, Scheme, fake_quantize_into};
+/// use ndarray::{Array2, array};
+///
+/// let affine = Affine::symmetric(Scheme::int(3).per_axis(0).build()?, &[2], vec![1.0, 0.25])?;
+/// let mut out = Array2::zeros((2, 2));
+/// fake_quantize_into(&array![[0.6_f32, 9.0], [0.6, f32::NAN]], &affine, &mut out)?;
+/// assert_eq!(out.row(0), array![1.0, 3.0]);
+/// assert!(out[[1, 0]] == 0.5 && out[[1, 1]].is_nan());
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 pub fn fake_quantize_into<A: Element, D: Dimension>(
     x: &ArrayRef<A, D>,
     affine: &Affine,

@@ -11,6 +11,14 @@ use crate::{
 };
 
 /// The scale and zero point of one group of elements.
+///
+/// ```
+/// use lowbit::{Parameter, Range, Scheme};
+/// let scheme = Scheme::int(8).asymmetric().build()?;
+/// let parameter = Parameter::from_range(&scheme, Range::new(0.0, 2.55)?)?;
+/// assert_eq!((parameter.scale, parameter.zero_point), (0.01, -128.0));
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Parameter {
     /// Real units per step; finite, positive and normal.
@@ -56,6 +64,17 @@ impl Affine {
     /// the scheme's storage type; [`Error::InvalidZeroPoint`] unless every zero point is an integer
     /// code (asymmetric), the middle code (symmetric) or finite (asymmetric with a float zero
     /// point).
+    ///
+    /// ```
+    /// use lowbit::{Affine, Error, Scheme};
+    /// let scheme = Scheme::int(4).asymmetric().per_axis(0).build()?;
+    /// let affine = Affine::new(scheme, &[2], vec![0.5, 0.1], vec![0.0, -8.0])?;
+    /// assert_eq!(affine.range(1)?.max(), 1.5); // (7 − −8) · 0.1
+    ///
+    /// let refused = Affine::new(scheme, &[2], vec![0.5, 0.0], vec![0.0, 0.0]);
+    /// assert!(matches!(refused, Err(Error::InvalidScale { index: 1, .. })));
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
     pub fn new(
         scheme: Scheme,
         shape: &[usize],

@@ -63,7 +63,8 @@ pub(crate) fn float_zero<T: Real>(x: T, scale: T, zero: T, quant_min: T, quant_m
 /// pattern nearest to `x / scale + 0`, at most the greatest finite one in magnitude.
 ///
 /// Rounding is half to even; infinities saturate; NaN gives the least code (small floats: NaN), so
-/// the array functions refuse it.
+/// the array functions refuse it. Scale and zero point are taken to be such as
+/// [`Affine::new`](crate::Affine::new) allows; others give a code that means nothing.
 ///
 /// ```
 /// use lowbit::{Scheme, affine::scalar};

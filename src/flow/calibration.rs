@@ -283,6 +283,20 @@ fn read<T>(taps: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
 /// The parameters that a calibration session chose, and how well they fit what it saw.
 ///
 /// Displayed as a table with a line for each site.
+///
+/// ```
+/// use lowbit::{Scheme, flow::{Calibration, Site}};
+/// use ndarray::array;
+///
+/// let calibration = Calibration::new(Site::new(Scheme::int(8).build()?)?);
+/// calibration.tap("conv1.input", &array![0.0_f32, 1.27, -0.5])?;
+/// let calibrated = calibration.finish()?;
+/// for (name, affine, report) in calibrated.sites() {
+///     println!("{name}: scale {}, {:.1} dB", affine.scale()[0], report.sqnr);
+/// }
+/// assert!(calibrated.affine("conv1.inptu").is_err());
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Calibrated {
     sites: BTreeMap<String, (Affine, SiteReport)>,

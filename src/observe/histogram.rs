@@ -19,6 +19,18 @@ const FINEST: i32 = -149;
 const RESOLUTION: i32 = 22;
 
 /// Counts of elements in bins of equal, power-of-two width, with the extremes.
+///
+/// ```
+/// use lowbit::{Granularity, Observer, ObserverExt, observe::HistogramObserver};
+/// use ndarray::array;
+///
+/// let mut observer = HistogramObserver::new(Granularity::PerTensor).with_bins(4)?;
+/// observer.observe(&array![-1.0_f32, 0.1, 0.2, 0.9])?;
+/// let statistics = observer.statistics(0)?;
+/// let bins = statistics.histogram()?.bins().map(|bin| (bin.lower, bin.count));
+/// assert_eq!(bins.collect::<Vec<_>>(), [(-1.0, 1), (-0.5, 0), (0.0, 2), (0.5, 1)]);
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(
     feature = "serde",

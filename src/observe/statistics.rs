@@ -7,6 +7,11 @@ use crate::{
 };
 
 /// The mean of the elements and their variance.
+///
+/// ```
+/// use lowbit::observe::Moments;
+/// assert_eq!(Moments { mean: 1.0, variance: 4.0 }.deviation(), 2.0);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moments {
     /// Mean of the elements.

@@ -3,6 +3,13 @@
 use crate::error::{Error, Result};
 
 /// What a code stands for before scale and zero point.
+///
+/// ```
+/// use lowbit::{FloatFormat, Format, IntFormat};
+/// assert_eq!(Format::Int(IntFormat::new(4, false, false)?).quant_max(), 15);
+/// assert_eq!(Format::Float(FloatFormat::E2M1).to_string(), "float4 e2m1");
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Format {
@@ -57,6 +64,13 @@ impl std::fmt::Display for Format {
 }
 
 /// Integers of 1 to 8 bits or 16, signed or unsigned, with all codes or one less.
+///
+/// ```
+/// use lowbit::IntFormat;
+/// let narrow = IntFormat::new(8, true, true)?;
+/// assert_eq!((narrow.quant_min(), narrow.quant_max()), (-127, 127));
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IntFormat {
     bits: u8,

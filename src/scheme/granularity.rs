@@ -14,6 +14,13 @@ use crate::error::{Error, Result};
 /// | `PerRow` | `[a, b, c]` | `[a, b]` |
 ///
 /// Groups and blocks at the end of an axis may be shorter than the others.
+///
+/// ```
+/// use lowbit::{Granularity, Groups};
+/// let blocks = Granularity::PerBlock { rows: 2, columns: 4 };
+/// assert_eq!(Groups::new(&[3, 5, 9], blocks)?.parameter_shape(), [3, 3, 3]);
+/// # Ok::<(), lowbit::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
