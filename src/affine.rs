@@ -6,6 +6,7 @@
 mod blocks;
 mod elementwise;
 pub(crate) mod loops;
+mod parameter;
 mod parameters;
 mod range;
 pub mod scalar;
@@ -15,7 +16,8 @@ pub use elementwise::{
     dequantize, dequantize_into, fake_quantize, fake_quantize_into, quantize, quantize_into,
 };
 pub(crate) use elementwise::{fits, same_shape};
-pub(crate) use parameters::store;
-pub use parameters::{Affine, Parameter};
+pub use parameter::Parameter;
+pub(crate) use parameter::store;
+pub use parameters::Affine;
 pub(crate) use range::extent;
 pub use range::{Range, Ranges};
