@@ -28,7 +28,7 @@ pub struct Parameter {
 
 impl Parameter {
     /// The scale and zero point that lay a range onto the codes of a scheme; see
-    /// [`Affine::from_ranges`].
+    /// [`Affine::from_ranges`](crate::Affine::from_ranges).
     ///
     /// # Errors
     /// [`Error::InvalidScale`] if the range is too wide for the storage type of scales.

@@ -23,7 +23,7 @@ proptest! {
     fn ranges_are_finite_and_within_the_data(values in values(), scheme in schemes()) {
         let statistics = Statistics::of_values(&values).unwrap();
         let seen = statistics.range();
-        let binned = observer(&values, 256);
+        let binned = observer_of(&values, 256);
         let binned = binned.statistics(0).unwrap();
         let mut moments = MeanDeviation::new(Granularity::PerTensor);
         moments.observe(&arr1(&values)).unwrap();
@@ -78,7 +78,10 @@ proptest! {
             }
         }
     }
+}
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn every_group_has_the_range_of_its_own_elements(
         columns in prop::collection::vec(prop::collection::vec(-9.0_f32..9.0, 7), 1..6),
@@ -86,14 +89,13 @@ proptest! {
     ) {
         let x = Array2::from_shape_fn((7, columns.len()), |(i, j)| columns[j][i]);
         let scheme = Scheme::int(bits).asymmetric().per_axis(1).build().unwrap();
-        let mut observer = HistogramObserver::new(Granularity::PerAxis(1));
+        let mut observer = HistogramObserver::new(Granularity::PerAxis(1)).with_bins(512).unwrap();
         observer.observe(&x).unwrap();
         for calibrator in of_histograms() {
             let all = ranges(&*calibrator, &observer, &scheme).unwrap();
             prop_assert_eq!(all.shape(), [columns.len()]);
             for (range, column) in all.as_slice().iter().zip(&columns) {
-                let mut alone = HistogramObserver::new(Granularity::PerTensor);
-                alone.observe(&arr1(column)).unwrap();
+                let alone = observer_of(column, 512);
                 let expected = calibrator.range(&alone.statistics(0).unwrap(), &scheme).unwrap();
                 prop_assert_eq!(*range, expected);
             }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::support::{batches, by_parameter, granularities};
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
     fn a_moving_average_goes_a_share_of_the_way_with_each_batch(
         batches in batches(), granularity in granularities(),
