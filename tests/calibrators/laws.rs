@@ -23,7 +23,7 @@ proptest! {
     fn ranges_are_finite_and_within_the_data(values in values(), scheme in schemes()) {
         let statistics = Statistics::of_values(&values).unwrap();
         let seen = statistics.range();
-        let binned = observer_of(&values, 256);
+        let binned = observer(&values, 256);
         let binned = binned.statistics(0).unwrap();
         let mut moments = MeanDeviation::new(Granularity::PerTensor);
         moments.observe(&arr1(&values)).unwrap();
@@ -89,13 +89,13 @@ proptest! {
     ) {
         let x = Array2::from_shape_fn((7, columns.len()), |(i, j)| columns[j][i]);
         let scheme = Scheme::int(bits).asymmetric().per_axis(1).build().unwrap();
-        let mut observer = HistogramObserver::new(Granularity::PerAxis(1)).with_bins(512).unwrap();
-        observer.observe(&x).unwrap();
+        let mut channels = HistogramObserver::new(Granularity::PerAxis(1)).with_bins(512).unwrap();
+        channels.observe(&x).unwrap();
         for calibrator in of_histograms() {
-            let all = ranges(&*calibrator, &observer, &scheme).unwrap();
+            let all = ranges(&*calibrator, &channels, &scheme).unwrap();
             prop_assert_eq!(all.shape(), [columns.len()]);
             for (range, column) in all.as_slice().iter().zip(&columns) {
-                let alone = observer_of(column, 512);
+                let alone = observer(column, 512);
                 let expected = calibrator.range(&alone.statistics(0).unwrap(), &scheme).unwrap();
                 prop_assert_eq!(*range, expected);
             }
