@@ -21,8 +21,8 @@ const VARIABLE: &str = "LOWBIT_ISA";
 /// Results do not depend on it, but for float sums: where one instruction set has a fused
 /// multiply-add and another has not, they differ by rounding.
 ///
-/// The environment variable `LOWBIT_ISA` forces one for the whole process (`portable`, `avx2`); a
-/// packed layer takes one as an argument too.
+/// The environment variable `LOWBIT_ISA` forces one for the whole process by the name it is
+/// displayed with (`portable`, `avx2`, `avx512vnni` …); a packed layer takes one as an argument too.
 ///
 /// ```
 /// use lowbit::Isa;
@@ -37,10 +37,22 @@ pub enum Isa {
     Portable,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// AVX2, and dot products of bytes in vectors of 256 bits.
+    AvxVnni,
+    /// x86-64 with AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// AVX-512, and dot products of bytes.
+    Avx512Vnni,
 }
 
 impl Isa {
-    const ALL: [Self; 2] = [Self::Portable, Self::Avx2];
+    const ALL: [Self; 5] = [
+        Self::Portable,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512,
+        Self::Avx512Vnni,
+    ];
 
     /// The instruction sets of this machine, slowest first.
     #[must_use]
@@ -99,8 +111,14 @@ impl Isa {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => x86::Avx2::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => x86::AvxVnni::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => x86::Avx512::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => x86::Avx512Vnni::detect().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 => false,
+            _ => false,
         }
     }
 
@@ -108,6 +126,9 @@ impl Isa {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
+            Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512vnni",
         }
     }
 }

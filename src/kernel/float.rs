@@ -99,7 +99,7 @@ where
                             let block = group.block + block + index;
                             let packed = weights.blocks(first + panel, block..block + 1);
                             unpack(weights.layout.bits, K::LANES, packed, &mut codes, |code| {
-                                code
+                                code ^ weights.offset()
                             });
                             let scale = weights.scale(first + panel, group.index);
                             let zero = weights.zero(first + panel, group.index);

@@ -1,7 +1,6 @@
 //! Products of integer codes: raw sums of a kernel, made exact by zero points, scaled group by group.
 //!
-//! With `d` the distances of the weights from their least code, `w = d − z`, and `x` the codes of the
-//! activations,
+//! With `d` the packed codes of the weights, `w = d − z`, and `x` the codes of the activations,
 //!
 //! ```text
 //! Σ (x − zx) (d − z) = Σ x·d − zx · Σ d − z · Σ (x − zx)
@@ -16,7 +15,7 @@ use std::marker::PhantomData;
 use ndarray::Axis;
 
 use super::{
-    arch::{Kernel, MAX_COLUMNS, MAX_ROWS, Rows},
+    arch::{Kernel, MAX_COLUMNS, MAX_ROWS, PACKED_TILES, Rows},
     layout::{BLOCK, Layout, unpack},
     operand::Operand,
     tasks::{Task, tasks},
@@ -24,19 +23,48 @@ use super::{
 };
 use crate::{parallel::for_each, simd::Loops};
 
+/// Rows up to which unpacking a panel ahead does not pay.
+const ROWS_TO_UNPACK: usize = 8;
+
 /// What sums over groups are kept in.
 pub(super) trait Sum: Copy + Default + Send + Sync {
-    /// Adds the sums of one group and row. `raw` holds `Σ x·d − zx·Σd` of each column, `x_sum` is
-    /// `Σ (x − zx)`, and `scale` is the weights' (none where sums are not scaled).
-    fn add(sums: &mut [Self], raw: &[i32], zero: GroupZeros<'_>, x_sum: i32, scale: &[f32]);
+    /// Adds the sums of one group and row.
+    fn add(sums: &mut [Self], group: GroupSums<'_>);
+}
+
+/// The sums of a group and row, and what makes them exact.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GroupSums<'a> {
+    /// `Σ x·d − zx·Σd` of each column, `d` being the packed codes.
+    raw: &'a [i32],
+    /// What was taken from codes when they were packed.
+    offset: i32,
+    zero: GroupZeros<'a>,
+    /// `Σ (x − zx)`.
+    x_sum: i32,
+    /// The scales of the weights; none where sums are not scaled.
+    scale: &'a [f32],
+}
+
+impl GroupSums<'_> {
+    /// `Σ (x − zx) (w − zw)` of a column; with real zero points `Σ (x − zx) q`.
+    #[inline(always)]
+    fn exact(&self, raw: i32, column: usize) -> i32 {
+        let zero = match self.zero {
+            GroupZeros::Same(zero) => zero,
+            GroupZeros::Integer(zero) => zero[column].into(),
+            GroupZeros::Real(_, least) => -least,
+        };
+        raw.wrapping_sub((zero - self.offset).wrapping_mul(self.x_sum))
+    }
 }
 
 /// Exact integers; weights with a [reach](Weights::reach) have integer zero points.
 impl Sum for i32 {
     #[inline(always)]
-    fn add(sums: &mut [Self], raw: &[i32], zero: GroupZeros<'_>, x_sum: i32, _: &[f32]) {
-        for (column, (sum, &raw)) in sums.iter_mut().zip(raw).enumerate() {
-            *sum = sum.wrapping_add(exact(raw, zero, x_sum, column));
+    fn add(sums: &mut [Self], group: GroupSums<'_>) {
+        for (column, (sum, &raw)) in sums.iter_mut().zip(group.raw).enumerate() {
+            *sum = sum.wrapping_add(group.exact(raw, column));
         }
     }
 }
@@ -49,30 +77,19 @@ impl Sum for i32 {
 )]
 impl Sum for f32 {
     #[inline(always)]
-    fn add(sums: &mut [Self], raw: &[i32], zero: GroupZeros<'_>, x_sum: i32, scale: &[f32]) {
-        let sums = sums.iter_mut().zip(raw).zip(scale).enumerate();
-        if let GroupZeros::Real(real, _) = zero {
+    fn add(sums: &mut [Self], group: GroupSums<'_>) {
+        let sums = sums.iter_mut().zip(group.raw).zip(group.scale).enumerate();
+        if let GroupZeros::Real(real, _) = group.zero {
             for (column, ((sum, &raw), &scale)) in sums {
-                let codes = exact(raw, zero, x_sum, column) as f32;
-                *sum += (codes - real[column] * x_sum as f32) * scale;
+                let codes = group.exact(raw, column) as f32;
+                *sum += (codes - real[column] * group.x_sum as f32) * scale;
             }
         } else {
             for (column, ((sum, &raw), &scale)) in sums {
-                *sum += exact(raw, zero, x_sum, column) as f32 * scale;
+                *sum += group.exact(raw, column) as f32 * scale;
             }
         }
     }
-}
-
-/// `Σ (x − zx) (d − z)` of a column; with real zero points `Σ (x − zx) q`.
-#[inline(always)]
-fn exact(raw: i32, zero: GroupZeros<'_>, x_sum: i32, column: usize) -> i32 {
-    let zero = match zero {
-        GroupZeros::Same(zero) => zero,
-        GroupZeros::Integer(zero) => zero[column].into(),
-        GroupZeros::Real(_, least) => -least,
-    };
-    raw.wrapping_sub(zero.wrapping_mul(x_sum))
 }
 
 /// Computes sums for `out`, `[rows, columns]` in row-major order; `finish(row, column, sums, out)` makes outputs of those of
@@ -130,9 +147,12 @@ where
         } = self;
         let rows = task.out.nrows();
         let bits = weights.layout.bits;
-        // Few rows do not pay for unpacking ahead; bytes that are taken as they are never do.
-        let as_packed = bits == 8 && size_of::<K::Weight>() == 1;
-        let unpacks = rows > 2 * K::TILES[0] && !as_packed;
+        let unpacks = rows > ROWS_TO_UNPACK && !K::takes_packed(bits);
+        let tiles = if unpacks || K::takes_packed(bits) {
+            K::TILES
+        } else {
+            PACKED_TILES
+        };
         let mut unpacked = if unpacks {
             vec![K::Weight::default(); weights.layout.padded_depth() * K::COLUMNS]
         } else {
@@ -150,7 +170,7 @@ where
             }
             let mut row = 0;
             while row < rows {
-                let count = K::TILES.iter().find(|&&tile| tile <= rows - row);
+                let count = tiles.iter().find(|&&tile| tile <= rows - row);
                 let count = count.copied().unwrap_or(1);
                 let mut sums = [S::default(); MAX_ROWS * MAX_COLUMNS];
                 let sums = &mut sums[..count * K::COLUMNS];
@@ -221,10 +241,13 @@ fn tile<K: Kernel, S: Sum>(
             }
             S::add(
                 sums,
-                raw,
-                zero,
-                x.sums[(row + index) * groups + group.index],
-                scale,
+                GroupSums {
+                    raw,
+                    offset: weights.offset().into(),
+                    zero,
+                    x_sum: x.sums[(row + index) * groups + group.index],
+                    scale,
+                },
             );
         }
     }

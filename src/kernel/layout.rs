@@ -167,6 +167,11 @@ impl Layout {
     }
 }
 
+/// The depth of a group, which is at most what a 32-bit sum of products allows where it is used.
+pub(super) fn to_i32(depth: usize) -> i32 {
+    i32::try_from(depth).unwrap_or(i32::MAX)
+}
+
 /// Writes one block of one vector: `code(lane, depth)` for `4 · lanes · bits` bytes.
 pub(super) fn write_block(
     bits: u32,

@@ -5,7 +5,7 @@ use ndarray::ArrayView2;
 
 use super::{
     arch::ActivationCode,
-    layout::{BLOCK, Layout},
+    layout::{BLOCK, Layout, to_i32},
 };
 use crate::{
     element::Code,
@@ -76,8 +76,7 @@ impl<C: ActivationCode> Operand<C> {
                 for (group, sum) in layout.all_groups().zip(sums) {
                     let from = row.slice(ndarray::s![group.start..group.start + group.len]);
                     let total: i32 = from.iter().map(|&code| code.into()).sum();
-                    // A group is at most as deep as a 32-bit sum of products allows.
-                    *sum = total - shift * i32::try_from(group.len).unwrap_or(i32::MAX);
+                    *sum = total - shift * to_i32(group.len);
                 }
             }
         });

@@ -4,7 +4,7 @@
 use super::{
     aligned::AlignedBytes,
     arch::Kernel,
-    layout::{BLOCK, Group, Layout, unpack, write_block},
+    layout::{BLOCK, Group, Layout, to_i32, unpack, write_block},
 };
 use crate::{
     affine::Affine,
@@ -24,6 +24,8 @@ pub(super) struct Weights<K> {
     scale: Vec<f32>,
     zero: Zeros,
     value: Value,
+    /// What was taken from codes when they were packed.
+    offset: u8,
 }
 
 /// Zero points, counted from the least code where they are integers.
@@ -106,7 +108,12 @@ impl<K: Kernel> Weights<K> {
             got: scheme.to_string(),
         })?;
         let layout = Layout::new(columns, depth, group, scheme.bits())?;
-        let codes = pack_codes::<K>(layout, |column, codes| {
+        let value = Value::of(scheme.format());
+        let offset = match value {
+            Value::Distance => K::offset(scheme.bits()),
+            Value::Float { .. } => 0,
+        };
+        let codes = pack_codes::<K>(layout, offset, |column, codes| {
             tensor.packed().read(column * depth, codes);
         })?;
         let affine = tensor.affine();
@@ -119,7 +126,8 @@ impl<K: Kernel> Weights<K> {
             codes,
             scale: beside::<K, f32>(layout, 1.0, |c, g| affine.scale()[parameter(c, g)]),
             zero: Zeros::new::<K>(layout, &affine, parameter),
-            value: Value::of(scheme.format()),
+            value,
+            offset,
         };
         weights.refuse_special_floats(scheme.format())?;
         Ok(weights)
@@ -134,13 +142,15 @@ impl<K: Kernel> Weights<K> {
         zero: impl Fn(usize) -> u8,
     ) -> Result<Self> {
         let layout = Layout::new(columns, depth, depth, 8)?;
+        let offset = K::offset(8);
         Ok(Self {
             kernel,
             layout,
-            codes: pack_codes::<K>(layout, read)?,
+            codes: pack_codes::<K>(layout, offset, read)?,
             scale: vec![],
             zero: Zeros::Integer(beside::<K, u8>(layout, 0, |column, _| zero(column))),
             value: Value::Distance,
+            offset,
         })
     }
 
@@ -173,6 +183,13 @@ impl<K: Kernel> Weights<K> {
 
     pub(super) fn value(&self) -> Value {
         self.value
+    }
+
+    /// What was taken from codes when they were packed; packed bytes are `code − offset`, which of
+    /// 0 and 128 is `code ^ offset`.
+    #[inline(always)]
+    pub(super) fn offset(&self) -> u8 {
+        self.offset
     }
 
     /// The packed codes of some blocks of a panel.
@@ -226,7 +243,7 @@ impl<K: Kernel> Weights<K> {
         self.value == Value::Distance
     }
 
-    /// The sum of the distances of each column and group, `[panel][group][column of the panel]`.
+    /// The sum of the packed codes of each column and group, `[panel][group][column of the panel]`.
     pub(super) fn sums_of_codes(&self) -> Vec<i32> {
         let layout = self.layout;
         let panels = map_pieces(self.panels(), 1, |panel| {
@@ -234,14 +251,19 @@ impl<K: Kernel> Weights<K> {
             let mut sums = vec![0; layout.groups() * K::COLUMNS];
             let mut codes = vec![0_u8; BLOCK * K::COLUMNS];
             for (group, sums) in layout.all_groups().zip(sums.chunks_exact_mut(K::COLUMNS)) {
+                let filled = i32::from(self.offset).wrapping_mul(to_i32(group.len));
+                sums.fill(filled.wrapping_neg());
                 for block in group.block..group.block + group.blocks {
                     let packed = self.blocks(panel, block..block + 1);
-                    unpack(layout.bits, K::LANES, packed, &mut codes, |code| code);
+                    unpack(layout.bits, K::LANES, packed, &mut codes, |code| {
+                        code ^ self.offset
+                    });
                     let vectors = codes.chunks_exact(BLOCK * K::LANES);
                     for (codes, sums) in vectors.zip(sums.chunks_exact_mut(K::LANES)) {
                         for quad in codes.chunks_exact(4 * K::LANES) {
                             for (four, sum) in quad.chunks_exact(4).zip(&mut *sums) {
-                                *sum += four.iter().map(|&code| i32::from(code)).sum::<i32>();
+                                let four = four.iter().map(|&code| i32::from(code)).sum();
+                                *sum = sum.wrapping_add(four);
                             }
                         }
                     }
@@ -326,6 +348,7 @@ fn beside<K: Kernel, T: Copy>(
 
 fn pack_codes<K: Kernel>(
     layout: Layout,
+    offset: u8,
     read: impl Fn(usize, &mut [u16]) + Send + Sync,
 ) -> Result<AlignedBytes> {
     let panels = layout.columns.div_ceil(K::COLUMNS);
@@ -336,9 +359,9 @@ fn pack_codes<K: Kernel>(
     }
     over_pieces(bytes.as_mut_slice(), panel_bytes, |start, bytes| {
         let first = start / panel_bytes * K::COLUMNS;
-        // The codes of the panel's columns, every group filled up with 0.
+        // The codes of the panel's columns, every group filled up with distances of 0.
         let (mut row, width) = (vec![0_u16; layout.depth], layout.padded_depth());
-        let mut codes = vec![0_u8; K::COLUMNS * width];
+        let mut codes = vec![offset; K::COLUMNS * width];
         for (column, codes) in codes.chunks_exact_mut(width).enumerate() {
             if first + column >= layout.columns {
                 break;
@@ -347,7 +370,7 @@ fn pack_codes<K: Kernel>(
             for group in layout.all_groups() {
                 let from = &row[group.start..group.start + group.len];
                 for (to, &code) in codes[group.block * BLOCK..].iter_mut().zip(from) {
-                    *to = code.to_le_bytes()[0];
+                    *to = code.to_le_bytes()[0] ^ offset;
                 }
             }
         }

@@ -108,6 +108,48 @@ impl Avx512 {
     }
 }
 
+/// Proof of AVX-VNNI, and of what [`Avx2`] proves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AvxVnni(());
+
+impl AvxVnni {
+    pub(crate) fn detect() -> Option<Self> {
+        let here = Avx2::detect().is_some() && is_x86_feature_detected!("avxvnni");
+        here.then_some(Self(()))
+    }
+
+    /// Runs loops compiled for these instructions.
+    pub(crate) fn run<L: Loops>(self, loops: L) -> L::Output {
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        fn enter<L: Loops>(loops: L) -> L::Output {
+            loops.run()
+        }
+        // SAFETY: `self` proves that the machine has all of them.
+        unsafe { enter(loops) }
+    }
+}
+
+/// Proof of AVX-512 VNNI, and of what [`Avx512`] proves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx512Vnni(());
+
+impl Avx512Vnni {
+    pub(crate) fn detect() -> Option<Self> {
+        let here = Avx512::detect().is_some() && is_x86_feature_detected!("avx512vnni");
+        here.then_some(Self(()))
+    }
+
+    /// Runs loops compiled for these instructions.
+    pub(crate) fn run<L: Loops>(self, loops: L) -> L::Output {
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        fn enter<L: Loops>(loops: L) -> L::Output {
+            loops.run()
+        }
+        // SAFETY: `self` proves that the machine has all of them.
+        unsafe { enter(loops) }
+    }
+}
+
 /// The widest instruction set in use that plain loops are compiled for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Widest {
@@ -117,13 +159,13 @@ pub(crate) enum Widest {
 }
 
 impl Widest {
-    /// Where none is forced, AVX-512 counts too, which no packed kernel need have.
     pub(crate) fn in_use() -> Self {
         static IN_USE: OnceLock<Widest> = OnceLock::new();
         let avx2 = || Avx2::detect().map_or(Self::Baseline, Self::Avx2);
-        *IN_USE.get_or_init(|| match (Isa::forced(), Isa::selected()) {
-            (_, Ok(Isa::Portable)) => Self::Baseline,
-            (None, _) => Avx512::detect().map_or_else(avx2, Self::Avx512),
+        let avx512 = || Avx512::detect().map_or_else(avx2, Self::Avx512);
+        *IN_USE.get_or_init(|| match Isa::selected() {
+            Ok(Isa::Portable) => Self::Baseline,
+            Ok(Isa::Avx512 | Isa::Avx512Vnni) => avx512(),
             _ => avx2(),
         })
     }

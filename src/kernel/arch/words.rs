@@ -1,0 +1,164 @@
+//! Kernels of weights of 8 bits for instructions that multiply words: both operands are widened to
+//! 16 bits, and pairs of products are summed exactly in 32.
+//!
+//! The quads of a vector of columns are widened in two halves, each of half the columns; every column
+//! has two sums, of the even and of the odd pairs of its quads, added at the end.
+
+use super::{Kernel, Rows, vector::Vector};
+use crate::{kernel::layout::QUADS, simd::Loops};
+
+/// Vectors with such an instruction.
+pub(in crate::kernel) trait Words: Vector {
+    /// The name of the kernel.
+    const NAME: &'static str;
+    /// Rows a tile may have.
+    const TILES: &'static [usize];
+    /// A vector of words.
+    type Words: Copy;
+
+    /// The first `2 · LANES` bytes of a slice, widened.
+    fn widen(self, bytes: &[u8]) -> Self::Words;
+
+    /// The first `2 · LANES` words of a slice.
+    fn load_words(self, words: &[i16]) -> Self::Words;
+
+    /// The four activations, in the place of every four words.
+    fn broadcast(self, x: [i16; 4]) -> Self::Words;
+
+    /// To each of the `LANES` sums, the products of two neighbouring words.
+    fn add_products(self, sums: Self::Sums, w: Self::Words, x: Self::Words) -> Self::Sums;
+
+    /// The sums of neighbours in two vectors, those of the first one first.
+    fn sum_neighbours(self, low: Self::Sums, high: Self::Sums) -> Self::Sums;
+}
+
+/// The kernel of panels of `VECTORS` vectors, whose sums are computed one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::kernel) struct WordKernel<V, const VECTORS: usize>(pub(in crate::kernel) V);
+
+/// Vectors of words that the quads of a vector of columns take.
+const HALVES: usize = 2;
+
+impl<V: Words, const VECTORS: usize> Kernel for WordKernel<V, VECTORS> {
+    const NAME: &'static str = V::NAME;
+    const LANES: usize = V::LANES;
+    const COLUMNS: usize = V::LANES * VECTORS;
+    const TILES: &'static [usize] = V::TILES;
+    const FUSED: bool = true;
+    type Code = i16;
+    type Weight = i16;
+
+    fn run<L: Loops>(self, loops: L) -> L::Output {
+        self.0.run(loops)
+    }
+
+    fn sums(self, _: u32, blocks: &[u8], rows: Rows<'_, i16>, sums: &mut [i32]) {
+        let tile = Tile {
+            v: self.0,
+            source: Bytes(self.0, blocks),
+            len: blocks.len(),
+            rows,
+            sums,
+        };
+        match rows.count {
+            1 => self.0.run(Rowed::<V, _, VECTORS, 1>(tile)),
+            2 => self.0.run(Rowed::<V, _, VECTORS, 2>(tile)),
+            _ => self.0.run(Rowed::<V, _, VECTORS, 4>(tile)),
+        }
+    }
+
+    fn sums_of_unpacked(self, _: u32, unpacked: &[i16], rows: Rows<'_, i16>, sums: &mut [i32]) {
+        let tile = Tile {
+            v: self.0,
+            source: Widened(self.0, unpacked),
+            len: unpacked.len(),
+            rows,
+            sums,
+        };
+        match rows.count {
+            1 => self.0.run(Rowed::<V, _, VECTORS, 1>(tile)),
+            2 => self.0.run(Rowed::<V, _, VECTORS, 2>(tile)),
+            4 => self.0.run(Rowed::<V, _, VECTORS, 4>(tile)),
+            6 => self.0.run(Rowed::<V, _, VECTORS, 6>(tile)),
+            8 => self.0.run(Rowed::<V, _, VECTORS, 8>(tile)),
+            _ => self.0.run(Rowed::<V, _, VECTORS, 12>(tile)),
+        }
+    }
+}
+
+/// A tile with all it needs: so many codes of a source.
+struct Tile<'a, V, S> {
+    v: V,
+    source: S,
+    len: usize,
+    rows: Rows<'a, i16>,
+    sums: &'a mut [i32],
+}
+
+/// Weights in the layout of 8 bits, from which vectors of words are read.
+trait Source<V: Words>: Copy {
+    /// The words that begin at a code.
+    fn words(self, at: usize) -> V::Words;
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bytes<'a, V>(V, &'a [u8]);
+
+impl<V: Words> Source<V> for Bytes<'_, V> {
+    #[inline(always)]
+    fn words(self, at: usize) -> V::Words {
+        self.0.widen(&self.1[at..])
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Widened<'a, V>(V, &'a [i16]);
+
+impl<V: Words> Source<V> for Widened<'_, V> {
+    #[inline(always)]
+    fn words(self, at: usize) -> V::Words {
+        self.0.load_words(&self.1[at..])
+    }
+}
+
+/// A tile of `ROWS` rows.
+struct Rowed<'a, V, S, const VECTORS: usize, const ROWS: usize>(Tile<'a, V, S>);
+
+impl<V: Words, S: Source<V>, const VECTORS: usize, const ROWS: usize> Loops
+    for Rowed<'_, V, S, VECTORS, ROWS>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Tile {
+            v,
+            source,
+            len,
+            rows,
+            sums,
+        } = self.0;
+        let quad = 4 * V::LANES;
+        for vector in 0..VECTORS {
+            let mut halves = [[v.zero(); HALVES]; ROWS];
+            for (index, block) in (0..len).step_by(quad * QUADS * VECTORS).enumerate() {
+                let x = rows.block::<ROWS>(index);
+                for at in 0..QUADS {
+                    let code = block + (vector * QUADS + at) * quad;
+                    let w: [V::Words; HALVES] =
+                        std::array::from_fn(|half| source.words(code + half * quad / 2));
+                    for (x, halves) in x.iter().zip(&mut halves) {
+                        let four = v.broadcast(x.as_chunks::<4>().0[at]);
+                        for (sums, w) in halves.iter_mut().zip(w) {
+                            *sums = v.add_products(*sums, w, four);
+                        }
+                    }
+                }
+            }
+            let rows = sums.chunks_exact_mut(V::LANES * VECTORS);
+            for (sums, [low, high]) in rows.zip(halves) {
+                v.store(&mut sums[vector * V::LANES..], v.sum_neighbours(low, high));
+            }
+        }
+    }
+}
