@@ -38,7 +38,7 @@ impl Parameter {
         let (min, max) = (range.min(), range.max());
         let middle = scheme.middle() as f32;
         let symmetric = |codes: f32| Self {
-            scale: store(scheme.scale_kind(), range.magnitude() / codes),
+            scale: store(scheme.scale_kind(), step(range.magnitude(), codes)),
             zero_point: middle,
         };
         let parameter = match scheme.mapping() {
@@ -87,9 +87,18 @@ pub(super) fn code_ends(scheme: &Scheme) -> (f32, f32) {
 fn width(min: f32, max: f32, codes: f32) -> f32 {
     let difference = max - min;
     if difference.is_finite() {
-        difference / codes
+        step(difference, codes)
     } else {
         max / codes - min / codes
+    }
+}
+
+/// `extent / codes`, which is 0 for an extent of 0 alone.
+fn step(extent: f32, codes: f32) -> f32 {
+    if extent > 0.0 {
+        (extent / codes).max(f32::MIN_POSITIVE)
+    } else {
+        0.0
     }
 }
 

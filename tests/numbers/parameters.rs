@@ -154,6 +154,8 @@ fn parameters_of_degenerate_ranges_are_valid() {
                 assert!(scale.is_normal() && scale > 0.0);
                 if (min, max) == (0.0, 0.0) {
                     assert_eq!(scale, 1.0);
+                } else if range.magnitude() < f32::MIN_POSITIVE {
+                    assert_eq!(scale, f32::MIN_POSITIVE, "{range:?} {scheme}");
                 }
                 // Checked once more as if they came from outside.
                 let zero_point = affine.zero_point().to_vec();
