@@ -15,6 +15,7 @@ mod element;
 mod error;
 pub mod flow;
 mod groups;
+pub mod io;
 pub mod kernel;
 pub mod observe;
 mod parallel;
