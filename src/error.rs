@@ -183,6 +183,37 @@ pub enum Error {
         got: String,
     },
 
+    /// A file, or another source of bytes, that could not be opened or read.
+    #[error("{from}: {source}")]
+    Io {
+        /// The path of the file, or what else was read from.
+        from: String,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+
+    /// Bytes that are not what their file format says.
+    #[error("{what} at byte {offset}: expected {expected}, got {got}")]
+    Format {
+        /// The part of the file, with its name where it has one.
+        what: String,
+        /// What the format allows there.
+        expected: String,
+        /// What is there.
+        got: String,
+        /// Where it is, counted from the start of the file.
+        offset: u64,
+    },
+
+    /// A tensor that a file does not have.
+    #[error("tensor {name:?}: expected one of the {tensors} tensors of the file, got no match")]
+    NoSuchTensor {
+        /// The name asked for.
+        name: String,
+        /// The number of tensors there are.
+        tensors: usize,
+    },
+
     /// An error of another crate's observer, calibrator, quantizer, fake-quant or estimator.
     #[error(transparent)]
     Other(Box<dyn std::error::Error + Send + Sync>),

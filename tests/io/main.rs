@@ -6,4 +6,10 @@
 )]
 
 mod cases;
+#[cfg(feature = "gguf")]
+mod gguf_cases;
+#[cfg(feature = "gguf")]
+mod gguf_file;
+#[cfg(feature = "gguf")]
+mod gguf_files;
 mod packed_layers;
