@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufReader, Read, Seek, SeekFrom},
+    io::{Read, Seek, SeekFrom},
     path::Path,
     sync::{Mutex, PoisonError},
 };
@@ -88,12 +88,13 @@ impl Source {
     }
 
     /// Calls `parse` with a reader at the start.
+    #[cfg(feature = "gguf")]
     pub(super) fn at_start<R>(&self, parse: impl FnOnce(&mut dyn Read) -> Result<R>) -> Result<R> {
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         bytes
             .seek(SeekFrom::Start(0))
             .map_err(|source| self.failure(source))?;
-        parse(&mut BufReader::new(&mut *bytes))
+        parse(&mut std::io::BufReader::new(&mut *bytes))
     }
 
     pub(super) fn failure(&self, source: std::io::Error) -> Error {

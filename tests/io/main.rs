@@ -6,10 +6,16 @@
 )]
 
 mod cases;
+#[cfg(feature = "safetensors")]
+mod checkpoints;
 #[cfg(feature = "gguf")]
 mod gguf_cases;
+#[cfg(feature = "gguf")]
+mod gguf_checkpoints;
 #[cfg(feature = "gguf")]
 mod gguf_file;
 #[cfg(feature = "gguf")]
 mod gguf_files;
 mod packed_layers;
+#[cfg(feature = "safetensors")]
+mod safetensors_files;
