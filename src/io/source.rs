@@ -28,7 +28,16 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let from = path.display().to_string();
-        match File::open(path) {
+        // Opening a pipe would wait for a writer.
+        let file = match std::fs::metadata(path) {
+            Ok(metadata) if !metadata.is_file() => Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                "expected a regular file, got a directory, a pipe or a device",
+            )),
+            Ok(_) => File::open(path),
+            Err(error) => Err(error),
+        };
+        match file {
             Ok(file) => Self::new(file, from),
             Err(source) => Err(Error::Io { from, source }),
         }

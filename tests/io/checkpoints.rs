@@ -157,6 +157,10 @@ fn a_path_without_a_model_is_refused() {
         io::open(directory.0.join("none")),
         Err(Error::Io { .. })
     ));
+    assert!(matches!(
+        lowbit::io::safetensors::Safetensors::open(&directory.0),
+        Err(Error::Io { .. })
+    ));
     directory
         .write("short", "ab")
         .write("text", "not a model, but a text");

@@ -15,6 +15,8 @@ use crate::{
 
 /// Files that a model may have.
 const MOST_FILES: usize = 4096;
+/// Bytes of the longest name that a file may have.
+const LONGEST_NAME: usize = 255;
 const WHAT: &str = "model.safetensors.index.json";
 
 /// Opens the files that an index names, in the order of their names.
@@ -23,7 +25,9 @@ pub(super) fn open(directory: &Path, index: &[u8]) -> Result<Vec<Safetensors>> {
     read(index, &mut |_, file| {
         if !names.contains_key(file) {
             // A name, not a path: an index must not lead out of its directory.
-            let plain = !file.is_empty() && !file.contains(['/', '\\', ':']) && file != "..";
+            let plain = (1..=LONGEST_NAME).contains(&file.len())
+                && !file.contains(['/', '\\', ':'])
+                && file != "..";
             if !plain || names.len() == MOST_FILES {
                 return Err(format!(
                     "expected the names of at most {MOST_FILES} files beside the index, got {}",
