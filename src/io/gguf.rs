@@ -13,6 +13,7 @@
 
 mod dequantize;
 mod header;
+mod quantize;
 mod tensor_type;
 mod value;
 
@@ -27,6 +28,7 @@ use super::source::{Source, zeroed};
 use crate::error::{Error, Result};
 pub use dequantize::dequantize;
 use header::{Description, Header};
+pub use quantize::quantize;
 pub use tensor_type::TensorType;
 pub use value::{Array, Value};
 

@@ -9,6 +9,8 @@ mod cases;
 #[cfg(feature = "safetensors")]
 mod checkpoints;
 #[cfg(feature = "gguf")]
+mod gguf_blocks;
+#[cfg(feature = "gguf")]
 mod gguf_cases;
 #[cfg(feature = "gguf")]
 mod gguf_checkpoints;

@@ -3,8 +3,8 @@
 //! Source: ggml, `dequantize_row_*` in `ggml-quants.c`, whose products and sums are computed here in
 //! the same order, without fused multiply-add.
 
-mod k_types;
-mod levels;
+pub(super) mod k_types;
+pub(super) mod levels;
 mod plain;
 mod ternary;
 

@@ -54,7 +54,7 @@ pub(super) fn q3_k(bytes: &[u8], floats: &mut [f32]) {
 }
 
 /// The 6-bit scale and minimum of each of eight groups, in 12 bytes.
-fn scales_and_minimums(packed: &[u8]) -> [(u8, u8); 8] {
+pub(in crate::io::gguf) fn scales_and_minimums(packed: &[u8]) -> [(u8, u8); 8] {
     std::array::from_fn(|j| {
         if j < 4 {
             (packed[j] & 63, packed[j + 4] & 63)

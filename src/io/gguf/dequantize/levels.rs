@@ -3,12 +3,13 @@
 use super::{half_at, level, over_blocks};
 
 /// The levels of IQ4_NL and IQ4_XS.
-const UNEVEN: [i8; 16] = [
+pub(in crate::io::gguf) const UNEVEN: [i8; 16] = [
     -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
 ];
 
 /// Twice the values of E2M1; the scales beside them are halved. Negative zero is read as zero.
-const TWICE_E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+pub(in crate::io::gguf) const TWICE_E2M1: [i8; 16] =
+    [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// Low halves of the bytes, then their high halves, through a table and times a scale.
 fn look_up(table: &[i8; 16], codes: &[u8], scale: f32, floats: &mut [f32]) {
@@ -44,7 +45,7 @@ pub(super) fn iq4_xs(bytes: &[u8], floats: &mut [f32]) {
 }
 
 /// Half of `2^(exponent − 127)`, which is subnormal for the exponents 0 and 1.
-fn half_power_of_two(exponent: u8) -> f32 {
+pub(in crate::io::gguf) fn half_power_of_two(exponent: u8) -> f32 {
     f32::from_bits(match exponent {
         0 | 1 => 0x0020_0000 << exponent,
         _ => (u32::from(exponent) - 1) << 23,
@@ -65,7 +66,7 @@ pub(super) fn mxfp4(bytes: &[u8], floats: &mut [f32]) {
 
 /// Half of an unsigned float of 4 exponent bits (bias 7) and 3 mantissa bits; its NaN and the sign
 /// bit, which no writer sets, are read as ggml reads them: 0 and nothing.
-fn half_scale(pattern: u8) -> f32 {
+pub(in crate::io::gguf) fn half_scale(pattern: u8) -> f32 {
     if pattern == 0x7f {
         return 0.0;
     }
