@@ -193,7 +193,7 @@ pub enum Error {
     },
 
     /// Bytes that are not what their file format says.
-    #[error("{what} at byte {offset}: expected {expected}, got {got}")]
+    #[error("{what}{at}: expected {expected}, got {got}", at = at_byte(*.offset))]
     Format {
         /// The part of the file, with its name where it has one.
         what: String,
@@ -201,8 +201,8 @@ pub enum Error {
         expected: String,
         /// What is there.
         got: String,
-        /// Where it is, counted from the start of the file.
-        offset: u64,
+        /// The byte it starts with, counted from the start of the file, where that is known.
+        offset: Option<u64>,
     },
 
     /// A tensor that a file does not have.
@@ -241,4 +241,8 @@ impl Error {
             got: got.to_string(),
         }
     }
+}
+
+fn at_byte(offset: Option<u64>) -> String {
+    offset.map_or(String::new(), |offset| format!(" at byte {offset}"))
 }

@@ -2,7 +2,10 @@
 //!
 //! One test only, as the allocator counts for the whole process.
 #![cfg(all(feature = "gguf", feature = "safetensors"))]
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "helpers of tests, with small numbers"
+)]
 
 #[path = "io/gguf_file.rs"]
 mod gguf_file;
@@ -78,6 +81,8 @@ fn large_gguf_files() -> Vec<(&'static str, bool, GgufFile)> {
         file
     };
     let long = "x".repeat(LARGE);
+    // Escaped where it is shown.
+    let combining = "\u{300}".repeat(LARGE / 2);
     vec![
         ("many names", true, names),
         ("many tensors", true, tensors),
@@ -94,6 +99,11 @@ fn large_gguf_files() -> Vec<(&'static str, bool, GgufFile)> {
             GgufFile::new().with("text", STRING, string(&long)),
         ),
         ("a long name", true, GgufFile::new().with_u32(&long, 1)),
+        (
+            "a long text as alignment",
+            false,
+            GgufFile::new().with_text("general.alignment", &combining),
+        ),
         (
             "a long name twice",
             false,
@@ -215,6 +225,11 @@ fn opening_a_file_allocates_at_most_four_times_the_file_and_a_megabyte() {
         within_limits(what, bytes, |bytes| LlamaConfig::from_json(&bytes)).unwrap_err();
     }
     std::fs::remove_dir_all(&directory).unwrap();
+
+    let text = "\u{300}".repeat(LARGE / 2);
+    let file = GgufFile::new().with_text("general.architecture", &text);
+    let config = |bytes| LlamaConfig::from_gguf(&gguf(bytes)?);
+    within_limits("a long architecture", file.bytes(), config).unwrap_err();
 
     // Every number of a small file, as large as it can be.
     let bytes = small().bytes();

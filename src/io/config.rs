@@ -81,7 +81,7 @@ impl LlamaConfig {
                 what: format!("{name} in {what}"),
                 expected,
                 got,
-                offset: 0,
+                offset: None,
             })
         };
         if !self

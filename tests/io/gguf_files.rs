@@ -203,7 +203,11 @@ fn hostile() -> Vec<(&'static str, GgufFile)> {
 fn hostile_files_are_refused_with_the_place_and_the_reason() {
     for (reason, file) in hostile() {
         let error = read_all(file.bytes()).unwrap_err();
-        let Error::Format { offset, .. } = &error else {
+        let Error::Format {
+            offset: Some(offset),
+            ..
+        } = &error
+        else {
             panic!("expected {reason}, got {error}");
         };
         assert!(

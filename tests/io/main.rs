@@ -2,6 +2,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
     reason = "helpers of tests, with small numbers"
 )]
 

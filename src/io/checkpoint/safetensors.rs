@@ -109,7 +109,7 @@ fn read_json(path: &Path) -> Result<Vec<u8>> {
             what: path.display().to_string(),
             expected: format!("at most {LONGEST_JSON} bytes"),
             got: source.len().to_string(),
-            offset: 0,
+            offset: None,
         }),
     }
 }

@@ -16,12 +16,12 @@ impl LlamaConfig {
     /// [`Error::Format`] if a value is missing or not what it may be; [`Error::Unsupported`] for
     /// another architecture or type of rotary scaling.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
-        let architecture = gguf.value("general.architecture").and_then(Value::as_str);
-        if architecture != Some("llama") {
+        let architecture = gguf.value("general.architecture");
+        if architecture != Some(Value::String("llama")) {
             return Err(Error::Unsupported {
                 operation: "reading a model of an architecture",
                 expected: "llama",
-                got: architecture.unwrap_or("none").into(),
+                got: architecture.map_or("none".into(), Value::shown),
             });
         }
         let optional = |key: &'static str| match gguf.value(key) {
@@ -63,7 +63,7 @@ impl LlamaConfig {
                 return Err(Error::Unsupported {
                     operation: "reading a type of rotary scaling",
                     expected: "none or linear",
-                    got: format!("{other:?}").chars().take(80).collect(),
+                    got: other.shown(),
                 });
             }
         };
@@ -99,9 +99,7 @@ fn refused(key: &str, expected: String, got: Option<Value<'_>>) -> Error {
     Error::Format {
         what: format!("{key} in the metadata"),
         expected,
-        got: got.map_or("nothing".into(), |value| {
-            format!("{value:?}").chars().take(80).collect()
-        }),
-        offset: 0,
+        got: got.map_or("nothing".into(), Value::shown),
+        offset: None,
     }
 }

@@ -22,14 +22,14 @@ use parser::Parser;
 const MOST_AXES: u32 = 4;
 
 /// Where a name lies in the header, and where what it names starts.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Entry {
     name: Range<usize>,
     at: usize,
 }
 
 /// Entries in the order of the file, and sorted by name.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Index {
     entries: Vec<Entry>,
     sorted: Vec<u32>,
@@ -46,7 +46,7 @@ impl Index {
                 what: what.into(),
                 expected: "names that differ".into(),
                 got: format!("{} twice", quoted(&String::from_utf8_lossy(name(&pair[0])))),
-                offset: self.entries[pair[0].max(pair[1]) as usize].name.start as u64,
+                offset: Some(self.entries[pair[0].max(pair[1]) as usize].name.start as u64),
             }),
         }
     }
@@ -70,7 +70,6 @@ pub(super) struct Description {
     pub(super) bytes: usize,
 }
 
-#[derive(Debug)]
 pub(super) struct Header {
     bytes: Vec<u8>,
     metadata: Index,
@@ -110,6 +109,17 @@ impl Header {
     pub(super) fn tensor(&self, name: &str) -> Option<Description> {
         let entry = self.tensors.find(&self.bytes, name)?;
         describe(&self.bytes[entry.at..], self.data)
+    }
+}
+
+impl std::fmt::Debug for Header {
+    /// The counts, not the bytes.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Header")
+            .field("metadata", &self.metadata.entries.len())
+            .field("tensors", &self.tensors.entries.len())
+            .field("data", &self.data)
+            .finish_non_exhaustive()
     }
 }
 

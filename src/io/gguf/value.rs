@@ -1,5 +1,7 @@
 //! What the metadata of a GGUF file hold.
 
+use crate::io::source::quoted;
+
 /// The type of a metadata value, by its number in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ValueType {
@@ -142,6 +144,16 @@ impl<'a> Value<'a> {
         match self {
             Self::Array(value) => Some(value),
             _ => None,
+        }
+    }
+
+    /// The value in words, of a length that does not depend on it.
+    pub(in crate::io) fn shown(self) -> String {
+        match self {
+            Self::String(text) => quoted(text),
+            Self::Bytes(bytes) => format!("{} bytes that are not text", bytes.len()),
+            Self::Array(array) => format!("an array of {}", array.len()),
+            number => format!("{number:?}"),
         }
     }
 

@@ -33,7 +33,6 @@ pub(super) struct Description {
     pub(super) bytes: usize,
 }
 
-#[derive(Debug)]
 pub(super) struct Header {
     /// In the order of the data.
     tensors: Vec<Description>,
@@ -47,7 +46,7 @@ impl Header {
             what: what.into(),
             expected,
             got,
-            offset: 0,
+            offset: Some(0),
         };
         let left = source.len().checked_sub(8).ok_or_else(|| {
             format(
@@ -84,7 +83,7 @@ impl Header {
                         what: format!("tensor {}", quoted(&tensor.name)),
                         expected: format!("data from byte {next} on, within the {end} of the file"),
                         got: format!("{} bytes from byte {}", tensor.bytes, tensor.start),
-                        offset: tensor.start,
+                        offset: Some(tensor.start),
                     });
                 }
             }
@@ -94,7 +93,7 @@ impl Header {
                 what: "data".into(),
                 expected: format!("{} bytes, as the tensors take", next - data),
                 got: format!("{} bytes", end - data),
-                offset: next,
+                offset: Some(next),
             });
         }
         let name = |&index: &u32| &*tensors[index as usize].name;
@@ -108,7 +107,7 @@ impl Header {
                 what: "header".into(),
                 expected: "names that differ".into(),
                 got: format!("{} twice", quoted(name(&pair[0]))),
-                offset: 8,
+                offset: Some(8),
             });
         }
         Ok(Self { tensors, sorted })
@@ -124,6 +123,15 @@ impl Header {
             .sorted
             .binary_search_by(|&index| (*tensor(index).name).cmp(name));
         place.ok().map(|place| tensor(self.sorted[place]))
+    }
+}
+
+impl std::fmt::Debug for Header {
+    /// The number of tensors.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Header")
+            .field("tensors", &self.tensors.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) fn open(directory: &Path, index: &[u8]) -> Result<Vec<Safetensors>> {
                 what: WHAT.into(),
                 expected: "files that share no tensor".into(),
                 got: format!("{} twice", quoted(name)),
-                offset: 0,
+                offset: None,
             });
         }
     }

@@ -52,7 +52,7 @@ impl<'a> Parser<'a> {
             what: what.into(),
             expected: expected.into(),
             got: got.into(),
-            offset: at as u64,
+            offset: Some(at as u64),
         })
     }
 
@@ -72,7 +72,13 @@ impl<'a> Parser<'a> {
             got: format!("{len} bytes"),
         };
         let len = usize::try_from(len).map_err(too_large)?;
-        let missing = (self.at + len).saturating_sub(self.bytes.len()) as u64;
+        let Some(end) = self.at.checked_add(len) else {
+            return Err(Error::TooLarge {
+                what: "header",
+                got: format!("{} bytes", self.at as u64 + len as u64),
+            });
+        };
+        let missing = end.saturating_sub(self.bytes.len()) as u64;
         if missing > 0 {
             // A third more each time, so that the old and the new buffer stay below twice the file.
             let rest = self.source.len() - self.bytes.len() as u64;
@@ -91,8 +97,8 @@ impl<'a> Parser<'a> {
             let read = self.reader.read_exact(&mut self.bytes[start..]);
             read.map_err(|error| self.source.failure(error))?;
         }
-        let range = self.at..self.at + len;
-        self.at += len;
+        let range = self.at..end;
+        self.at = end;
         Ok(range)
     }
 
@@ -329,7 +335,7 @@ impl<'a> Parser<'a> {
                 let entry = header.metadata.find(&header.bytes, KEY);
                 let at = entry.map_or(0, |entry| entry.at);
                 let what = format!("metadata {KEY:?}");
-                self.format(what, "a power of two of type U32", format!("{other:?}"), at)
+                self.format(what, "a power of two of type U32", other.shown(), at)
             }
         }
     }
