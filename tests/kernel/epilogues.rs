@@ -27,11 +27,11 @@ fn float_requantization_is_quantizing_the_float_output() {
             let weight_only: Array2<u8> = layer
                 .forward_requantized(&x.mapv(f32::from), &requantization)
                 .unwrap();
-            assert_eq!(weight_only, quantize(&float, &output).unwrap());
+            assert_eq!(weight_only, quantize::<_, u8, _>(&float, &output).unwrap());
             let layer = quantized(&layer, &input);
             let float = layer.forward(&x).unwrap();
             let got: Array2<u8> = layer.forward_requantized(&x, &requantization).unwrap();
-            assert_eq!(got, quantize(&float, &output).unwrap());
+            assert_eq!(got, quantize::<_, u8, _>(&float, &output).unwrap());
         }
     }
 }

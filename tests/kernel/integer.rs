@@ -127,7 +127,7 @@ proptest! {
         let zb: Vec<i8> = (0..zeros(each.1, columns)).map(|_| random.code(-128, 127) as i8).collect();
         let expected = Array2::from_shape_fn((rows, columns), |(m, n)| {
             let (za, zb) = (i32::from(za[m % za.len()]), i32::from(zb[n % zb.len()]));
-            (0..depth).map(|k| (i32::from(a[[m, k]]) - za) * (i32::from(b[[k, n]]) - zb)).sum()
+            (0..depth).map(|k| (i32::from(a[[m, k]]) - za) * (i32::from(b[[k, n]]) - zb)).sum::<i32>()
         });
         let got = matmul_integer(&a, &za, &b, &zb).unwrap();
         prop_assert_eq!(&got, &expected);
