@@ -233,6 +233,25 @@ impl Groups {
             .product()
     }
 
+    /// [`elements_of`](Self::elements_of) each parameter, in order.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = usize> {
+        let Self {
+            extent,
+            block,
+            blocks,
+            ..
+        } = *self;
+        let side = move |axis: usize| {
+            (0..blocks[axis]).map(move |at| {
+                let start = at * block[axis];
+                block[axis].min(extent[axis].saturating_sub(start))
+            })
+        };
+        side(0).flat_map(move |outer| {
+            side(1).flat_map(move |middle| side(2).map(move |inner| outer * middle * inner))
+        })
+    }
+
     /// The runs of consecutive elements that make up `elements`, in order.
     ///
     /// `elements` may start and end anywhere, so that threads can share the work.
@@ -386,6 +405,7 @@ mod tests {
                     assert_eq!(groups.parameter_of(element), expected);
                     counts[expected] += 1;
                 }
+                assert_eq!(groups.sizes().collect::<Vec<_>>(), counts);
                 for (parameter, &count) in counts.iter().enumerate() {
                     assert_eq!(
                         groups.elements_of(parameter),

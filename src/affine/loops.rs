@@ -4,6 +4,8 @@
 //! each is a handful of vector instructions; all are inlined, for [`wide`](crate::simd::wide) to
 //! compile them for what the machine has.
 
+use std::ops::Range;
+
 use super::{
     Affine, Parameter,
     scalar::{self, Rule},
@@ -14,37 +16,53 @@ use crate::{
     groups::Span,
 };
 
-/// The parameters of consecutive elements: the element `at` has the one of
-/// `(skip + at) / share`.
+/// The parameters of the elements of a span.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SpanParameters<'a> {
+    span: Span,
     scale: &'a [f32],
     zero: &'a [f32],
-    share: usize,
-    skip: usize,
 }
 
 impl<'a> SpanParameters<'a> {
-    /// The parameters that a span of a tensor with parameters `affine` uses.
+    /// Those of a tensor with parameters `affine`.
     #[inline(always)]
     pub(crate) fn of(affine: &'a Affine, span: &Span) -> Self {
         let parameters = span.parameter..span.parameter + span.parameters();
         Self {
+            span: *span,
             scale: &affine.scale()[parameters.clone()],
             zero: &affine.zero_point()[parameters],
-            share: span.share,
-            skip: span.skip,
         }
     }
 
-    /// One parameter, for any number of elements.
-    pub(crate) fn shared(parameter: &'a Parameter) -> Self {
+    /// One parameter, for `len` elements.
+    pub(crate) fn shared(parameter: &'a Parameter, len: usize) -> Self {
         Self {
+            span: Span {
+                start: 0,
+                len,
+                parameter: 0,
+                share: len.max(2),
+                skip: 0,
+            },
             scale: std::slice::from_ref(&parameter.scale),
             zero: std::slice::from_ref(&parameter.zero_point),
-            share: usize::MAX,
-            skip: 0,
         }
+    }
+
+    /// Scales and zero points where each element has its own.
+    #[inline(always)]
+    pub(crate) fn each(&self) -> Option<impl Iterator<Item = (&'a f32, &'a f32)> + use<'a>> {
+        (self.span.share == 1).then(|| self.scale.iter().zip(self.zero))
+    }
+
+    /// The elements that share a scale and a zero point, counted from the start of the span.
+    #[inline(always)]
+    pub(crate) fn groups(
+        &self,
+    ) -> impl Iterator<Item = (Range<usize>, (&'a f32, &'a f32))> + use<'a> {
+        self.span.groups().zip(self.scale.iter().zip(self.zero))
     }
 }
 
@@ -56,38 +74,35 @@ fn zip<T: Real, I: Copy, O>(
     parameters: SpanParameters<'_>,
     mut body: impl FnMut(I, &mut O, T, T),
 ) {
-    let SpanParameters {
-        scale,
-        zero,
-        share,
-        skip,
-    } = parameters;
-    if share == 1 {
-        for (((&x, out), &scale), &zero) in input.iter().zip(output).zip(scale).zip(zero) {
+    if let Some(each) = parameters.each() {
+        for ((&x, out), (&scale, &zero)) in input.iter().zip(output).zip(each) {
             body(x, out, T::of_f32(scale), T::of_f32(zero));
         }
         return;
     }
-    let (mut input, mut output, mut size) = (input, output, share - skip);
-    for (&scale, &zero) in scale.iter().zip(zero) {
+    for (group, (&scale, &zero)) in parameters.groups() {
         let (scale, zero) = (T::of_f32(scale), T::of_f32(zero));
-        let (group, rest) = input.split_at(size.min(input.len()));
-        let (out, out_rest) = output.split_at_mut(group.len());
-        if let (Ok(group), Ok(out)) = (
-            <&[I; BLOCK]>::try_from(group),
-            <&mut [O; BLOCK]>::try_from(&mut *out),
-        ) {
-            // A known length leaves nothing to ask before and after the loop.
-            for (&x, out) in group.iter().zip(out) {
+        let (input, output) = (&input[group.clone()], &mut output[group]);
+        // A known length leaves nothing to ask before and after the loop.
+        if let Some((input, output)) = known::<BLOCK, _, _>(input, output) {
+            for (&x, out) in input.iter().zip(output) {
                 body(x, out, scale, zero);
             }
         } else {
-            for (&x, out) in group.iter().zip(out) {
+            for (&x, out) in input.iter().zip(output) {
                 body(x, out, scale, zero);
             }
         }
-        (input, output, size) = (rest, out_rest, share);
     }
+}
+
+/// The two slices, where they have so many elements.
+#[inline(always)]
+fn known<'a, const N: usize, I, O>(
+    input: &'a [I],
+    output: &'a mut [O],
+) -> Option<(&'a [I; N], &'a mut [O; N])> {
+    input.try_into().ok().zip(output.try_into().ok())
 }
 
 /// The code of each element; whether one of them was NaN.
@@ -194,7 +209,7 @@ pub(crate) fn low_byte(code: i32) -> u8 {
 mod tests {
     use super::*;
     use crate::{
-        affine::{Range, Ranges},
+        affine::{self, Ranges},
         scheme::{FloatFormat, Granularity, Mapping, Scheme},
         simd::{Loops, on_each},
     };
@@ -229,12 +244,14 @@ mod tests {
         fn run(self) -> Self::Output {
             let Self { x, affine, share } = self;
             let rule = Rule::<T>::of(affine.scheme());
-            let parameters = SpanParameters {
-                scale: affine.scale(),
-                zero: affine.zero_point(),
+            let span = Span {
+                start: 0,
+                len: x.len(),
+                parameter: 0,
                 share,
                 skip: 1 % share,
             };
+            let parameters = SpanParameters::of(affine, &span);
             let mut codes = vec![0_i16; x.len()];
             let (mut real, mut fake) = (vec![T::zero(); x.len()], vec![T::zero(); x.len()]);
             let nans = quantize(x, &mut codes, parameters, rule);
@@ -259,7 +276,7 @@ mod tests {
             .collect();
         let parameters = len + 1;
         let small = |number: usize| f32::from(u8::try_from(number).unwrap());
-        let range = |at: usize| Range::new(-small(at % 13), small(at % 29) + 1.0).unwrap();
+        let range = |at: usize| affine::Range::new(-small(at % 13), small(at % 29) + 1.0).unwrap();
         let ranges = Ranges::new(&[parameters], (0..parameters).map(range).collect()).unwrap();
         let affine = &Affine::from_ranges(scheme, &ranges).unwrap();
         for (codes, real, fake, nans) in on_each(|| All {

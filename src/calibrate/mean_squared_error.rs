@@ -80,11 +80,11 @@ impl MeanSquaredError {
     /// The error of all points, each distance in units of `1 / unit`.
     fn error(&self, points: &Points<'_>, parameter: Parameter, rule: Rule<f32>, unit: f32) -> f64 {
         const BUFFER: usize = 256;
-        let parameters = SpanParameters::shared(&parameter);
         let mut buffer = [0.0_f32; BUFFER];
         let mut total = 0.0;
         for (index, values) in points.values.chunks(BUFFER).enumerate() {
             let errors = &mut buffer[..values.len()];
+            let parameters = SpanParameters::shared(&parameter, values.len());
             loops::fake_quantize(values, errors, parameters, rule);
             for (error, x) in errors.iter_mut().zip(values) {
                 *error = (x - *error) * unit;

@@ -30,6 +30,39 @@ impl Span {
             end => end.div_ceil(self.share),
         }
     }
+
+    /// The elements of each parameter, counted from the start of the span.
+    #[inline(always)]
+    pub(crate) fn groups(&self) -> SpanGroups {
+        SpanGroups {
+            next: 0,
+            size: self.share - self.skip,
+            span: *self,
+        }
+    }
+}
+
+/// Iterator over [`Span::groups`].
+#[derive(Debug, Clone)]
+pub(crate) struct SpanGroups {
+    next: usize,
+    size: usize,
+    span: Span,
+}
+
+impl Iterator for SpanGroups {
+    type Item = Range<usize>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Range<usize>> {
+        let start = self.next;
+        if start == self.span.len {
+            return None;
+        }
+        self.next += self.size.min(self.span.len - start);
+        self.size = self.span.share;
+        Some(start..self.next)
+    }
 }
 
 /// The spans of some elements, in order.
@@ -66,6 +99,20 @@ impl Groups {
                 skip: 0,
             },
         }
+    }
+}
+
+impl Groups {
+    /// The parameters that some elements use, and perhaps others between them.
+    pub(crate) fn parameters_of(&self, elements: Range<usize>) -> Range<usize> {
+        // Spans do not go through the parameters in order where groups lie across rows.
+        let (mut first, mut end) = (usize::MAX, 0);
+        let mut spans = self.spans(elements);
+        while let Some(span) = spans.next_within(usize::MAX) {
+            first = first.min(span.parameter);
+            end = end.max(span.parameter + span.parameters());
+        }
+        first.min(end)..end
     }
 }
 

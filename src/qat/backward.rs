@@ -4,7 +4,7 @@ use ndarray::{Array, ArrayRef, Dimension};
 
 use super::{
     Gradients, Segment, StraightThroughEstimator,
-    sums::{GroupSums, parameters_of, piece_size},
+    sums::{GroupSums, piece_size},
 };
 use crate::{
     affine::{Affine, same_shape},
@@ -12,6 +12,7 @@ use crate::{
     groups::Groups,
     parallel::map_over_pieces,
     scheme::{Format, Scheme},
+    simd::Streaming,
 };
 
 /// Which gradients a backward pass computes.
@@ -56,10 +57,11 @@ pub(super) fn backward_into<D: Dimension>(
     let (x, gradient) = (x.as_standard_layout(), gradient.as_standard_layout());
     let x = x.as_slice().unwrap_or_default();
     let gradient = gradient.as_slice().unwrap_or_default();
+    let streaming = Streaming::of(3 * size_of_val(x));
     let work = |start: usize, input: &mut [f32]| {
         let elements = start..start + input.len();
         let parameters = match wanted {
-            Wanted::All => parameters_of(&groups, elements.clone()),
+            Wanted::All => groups.parameters_of(elements.clone()),
             Wanted::Input => 0..0,
         };
         let mut sums = [GroupSums::zeros(&parameters), GroupSums::zeros(&parameters)];
@@ -71,6 +73,7 @@ pub(super) fn backward_into<D: Dimension>(
             sums: (wanted == Wanted::All).then_some(&mut sums),
             groups: &groups,
             affine,
+            streaming,
         });
         sums
     };
@@ -120,10 +123,16 @@ fn scaled<'a>(
 ) {
     let levels = positive_levels(affine.scheme());
     let total = GroupSums::total(groups.parameters(), pieces);
-    into.extend(total.iter().enumerate().map(|(parameter, &sum)| {
-        let elements = groups.elements_of(parameter).max(1);
-        (sum * f64::from(factor(elements, levels))) as f32
-    }));
+    // Most groups have the size of the one before.
+    let (mut size, mut times) = (usize::MAX, 1.0);
+    let mut total = total.iter();
+    groups.sizes().for_each(|elements| {
+        if elements != size {
+            size = elements;
+            times = f64::from(factor(elements.max(1), levels));
+        }
+        into.extend(total.next().map(|sum| (sum * times) as f32));
+    });
 }
 
 /// Levels above zero, `Qp` in the papers: the greatest code, less the middle code in symmetric

@@ -5,10 +5,11 @@ use ndarray::{ArrayRef, Dimension};
 use super::{
     Partials, Point, StraightThroughEstimator,
     backward::positive_levels,
-    sums::{GroupSums, parameters_of, piece_size, sum},
+    sums::{GroupSums, piece_size},
 };
 use crate::{
     affine::{Affine, store},
+    element::BLOCK,
     error::{Error, Result},
     groups::Groups,
     parallel::map_pieces,
@@ -87,21 +88,15 @@ impl Lsq {
             });
         }
         let pieces = map_pieces(x.len(), piece_size(&groups), |elements| {
-            let mut sums = GroupSums::zeros(&parameters_of(&groups, elements.clone()));
-            let mut magnitudes = [0.0_f32; 256];
-            for run in groups.runs(elements) {
-                let values = x[run.start..run.start + run.len].chunks(magnitudes.len());
-                for (block, values) in values.enumerate() {
-                    for (magnitude, value) in magnitudes.iter_mut().zip(values) {
-                        *magnitude = value.abs();
-                    }
-                    sums.add(
-                        &run,
-                        block * magnitudes.len(),
-                        &magnitudes[..values.len()],
-                        sum,
-                    );
+            let mut sums = GroupSums::zeros(&groups.parameters_of(elements.clone()));
+            let mut magnitudes = [0.0_f32; BLOCK];
+            let mut spans = groups.spans(elements);
+            while let Some(span) = spans.next_within(BLOCK) {
+                let values = &x[span.start..span.start + span.len];
+                for (magnitude, value) in magnitudes.iter_mut().zip(values) {
+                    *magnitude = value.abs();
                 }
+                sums.add(&span, &magnitudes[..span.len]);
             }
             sums
         });

@@ -1,16 +1,14 @@
 //! The loop of the backward pass over a slice of elements.
 
-use super::{
-    Partials, Point, point,
-    sums::{GroupSums, sum},
-};
-use crate::{
-    affine::{Affine, scalar::Rule},
-    groups::Groups,
-};
+use std::ops::Range;
 
-/// Elements whose parameter gradients are kept on the stack until they are summed.
-const BLOCK: usize = 256;
+use super::{Partials, Point, point, sums::GroupSums};
+use crate::{
+    affine::{Affine, loops::SpanParameters, scalar::Rule},
+    element::BLOCK,
+    groups::{Groups, Span},
+    simd::{Loops, Streaming, prefetch, wide},
+};
 
 /// Consecutive elements of a backward pass: what
 /// [`StraightThroughEstimator::backward`](super::StraightThroughEstimator::backward) works on.
@@ -59,11 +57,12 @@ pub struct Segment<'a> {
     pub(super) sums: Option<&'a mut [GroupSums; 2]>,
     pub(super) groups: &'a Groups,
     pub(super) affine: &'a Affine,
+    pub(super) streaming: Option<Streaming>,
 }
 
 impl Segment<'_> {
-    pub(super) fn len(&self) -> usize {
-        self.x.len()
+    pub(super) fn elements(&self) -> Range<usize> {
+        self.start..self.start + self.x.len()
     }
 
     /// Takes the derivatives that `partials(point, gradient)` gives at each element: writes those of
@@ -72,94 +71,161 @@ impl Segment<'_> {
     /// Generic, so that a loop is compiled for each `partials`; vectorized if it has no branches
     /// that are more than a selection.
     #[inline]
-    pub fn apply(self, partials: impl Fn(&Point, f32) -> Partials) {
-        let (mut to_scale, mut to_zero) = ([0.0; BLOCK], [0.0; BLOCK]);
-        self.apply_with([&mut to_scale, &mut to_zero], sum, partials);
+    pub fn apply(mut self, partials: impl Fn(&Point, f32) -> Partials) {
+        match self.sums.take() {
+            Some(sums) => self.apply_to(sums, partials),
+            None => self.apply_to(&mut Ignored, partials),
+        }
     }
 
-    /// [`apply`](Self::apply) with a sum of the caller's, which it calls for each block of elements
-    /// that share a parameter: a whole run, or as much of it as the two buffers hold.
+    /// [`apply`](Self::apply) with something of the caller's that takes the gradients of scales and
+    /// zero points.
     #[inline(always)]
-    pub(super) fn apply_with(
+    pub(super) fn apply_to(
         self,
-        buffers: [&mut [f32]; 2],
-        sum: impl Fn(&[f32]) -> f64,
+        terms: &mut impl Terms,
         partials: impl Fn(&Point, f32) -> Partials,
     ) {
-        match Rule::<f32>::of(self.affine.scheme()) {
+        let segment = self;
+        match Rule::<f32>::of(segment.affine.scheme()) {
             Rule::Integer {
                 quant_min,
                 quant_max,
-            } => {
-                let point = |x, scale, zero| point::integer(x, scale, zero, quant_min, quant_max);
-                self.blocks(buffers, sum, point, partials);
-            }
+            } => wide(Pass {
+                segment,
+                terms,
+                point: |x, scale, zero| point::integer(x, scale, zero, quant_min, quant_max),
+                partials,
+            }),
             Rule::FloatZero {
                 quant_min,
                 quant_max,
-            } => {
-                let point =
-                    |x, scale, zero| point::float_zero(x, scale, zero, quant_min, quant_max);
-                self.blocks(buffers, sum, point, partials);
-            }
-            Rule::Float(format) => {
-                let point = |x, scale, zero| point::float(x, scale, zero, format);
+            } => wide(Pass {
+                segment,
+                terms,
+                point: |x, scale, zero| point::float_zero(x, scale, zero, quant_min, quant_max),
+                partials,
+            }),
+            Rule::Float(format) => wide(Pass {
+                segment,
+                terms,
+                point: |x, scale, zero| point::float(x, scale, zero, format),
                 // Small floats have no zero point that their output could depend on.
-                let partials = |at: &Point, gradient| Partials {
+                partials: |at: &Point, gradient| Partials {
                     zero_point: 0.0,
                     ..partials(at, gradient)
-                };
-                self.blocks(buffers, sum, point, partials);
-            }
+                },
+            }),
         }
     }
+}
+
+/// What takes the gradients of scales and zero points, one for each element.
+pub(super) trait Terms {
+    /// Those of the elements of a span, at most [`BLOCK`]; to be marked `#[inline(always)]`.
+    fn add(&mut self, span: &Span, to_scale: &[f32], to_zero: &[f32]);
+}
+
+impl Terms for [GroupSums; 2] {
+    #[inline(always)]
+    fn add(&mut self, span: &Span, to_scale: &[f32], to_zero: &[f32]) {
+        self[0].add(span, to_scale);
+        self[1].add(span, to_zero);
+    }
+}
+
+/// Parameters that are not learned.
+struct Ignored;
+
+impl Terms for Ignored {
+    #[inline(always)]
+    fn add(&mut self, _: &Span, _: &[f32], _: &[f32]) {}
+}
+
+/// The backward pass over a segment.
+struct Pass<'a, 'b, T, Q, P> {
+    segment: Segment<'a>,
+    terms: &'b mut T,
+    point: Q,
+    partials: P,
+}
+
+impl<T, Q, P> Loops for Pass<'_, '_, T, Q, P>
+where
+    T: Terms,
+    Q: Fn(f32, f32, f32) -> Point,
+    P: Fn(&Point, f32) -> Partials,
+{
+    type Output = ();
 
     #[inline(always)]
-    fn blocks(
-        mut self,
-        [to_scale, to_zero]: [&mut [f32]; 2],
-        sum: impl Fn(&[f32]) -> f64,
-        point: impl Fn(f32, f32, f32) -> Point,
-        partials: impl Fn(&Point, f32) -> Partials,
-    ) {
-        // Two passes over a block, the second for the sums: each is a plain loop.
-        let elements = self.start..self.start + self.x.len();
-        for run in self.groups.runs(elements) {
-            let (scales, zeros) = (self.affine.scale(), self.affine.zero_point());
-            let mut at = 0;
-            while at < run.len {
-                let size = to_scale.len().min(run.len - at);
-                let from = run.start - self.start + at;
-                let x = &self.x[from..from + size];
-                let gradient = &self.gradient[from..from + size];
-                let input = &mut self.input[from..from + size];
-                let outputs = input.iter_mut().zip(&mut *to_scale).zip(&mut *to_zero);
-                let elements = x.iter().zip(gradient).zip(outputs);
-                let body =
-                    |x, gradient, scale, zero, input: &mut f32, ds: &mut f32, dz: &mut f32| {
-                        let partials = partials(&point(x, scale, zero), gradient);
-                        *input = partials.input;
-                        *ds = partials.scale;
-                        *dz = partials.zero_point;
-                    };
-                if run.each {
-                    let first = run.parameter + at;
-                    let elements = elements.zip(scales[first..].iter().zip(&zeros[first..]));
-                    for (((&x, &gradient), ((input, ds), dz)), (&scale, &zero)) in elements {
-                        body(x, gradient, scale, zero, input, ds, dz);
-                    }
-                } else {
-                    let (scale, zero) = (scales[run.parameter], zeros[run.parameter]);
-                    for ((&x, &gradient), ((input, ds), dz)) in elements {
-                        body(x, gradient, scale, zero, input, ds, dz);
-                    }
+    fn run(self) {
+        let Segment {
+            start,
+            x,
+            gradient,
+            input,
+            groups,
+            affine,
+            streaming,
+            ..
+        } = self.segment;
+        let (point, partials) = (self.point, self.partials);
+        let partials = |x, scale, zero, gradient| partials(&point(x, scale, zero), gradient);
+        // Arrays of its own, so that the compiler knows that none is another.
+        let mut outputs = [[0.0; BLOCK]; 3];
+        let mut spans = groups.spans(start..start + x.len());
+        while let Some(span) = spans.next_within(BLOCK) {
+            let elements = span.start - start..span.start - start + span.len;
+            let (x, gradient) = (&x[elements.clone()], &gradient[elements.clone()]);
+            prefetch(x);
+            prefetch(gradient);
+            let parameters = SpanParameters::of(affine, &span);
+            if let Some(each) = parameters.each() {
+                let each = each.map(|(&scale, &zero)| (scale, zero));
+                derive([x, gradient], each, &mut outputs, 0, &partials);
+            } else {
+                for (group, (&scale, &zero)) in parameters.groups() {
+                    let (x, gradient) = (&x[group.clone()], &gradient[group.clone()]);
+                    let shared = std::iter::repeat((scale, zero));
+                    derive([x, gradient], shared, &mut outputs, group.start, &partials);
                 }
-                if let Some([to_scales, to_zeros]) = &mut self.sums {
-                    to_scales.add(&run, at, &to_scale[..size], &sum);
-                    to_zeros.add(&run, at, &to_zero[..size], &sum);
-                }
-                at += size;
             }
+            let [to_input, to_scale, to_zero] = &outputs;
+            match streaming {
+                Some(streaming) => streaming.copy(&to_input[..span.len], &mut input[elements]),
+                None => input[elements].copy_from_slice(&to_input[..span.len]),
+            }
+            self.terms
+                .add(&span, &to_scale[..span.len], &to_zero[..span.len]);
         }
+        if let Some(streaming) = streaming {
+            streaming.fence();
+        }
+    }
+}
+
+/// Writes the derivatives at some elements to the three outputs, from element `at` of them on.
+#[inline(always)]
+fn derive(
+    [x, gradient]: [&[f32]; 2],
+    parameters: impl Iterator<Item = (f32, f32)>,
+    [to_input, to_scale, to_zero]: &mut [[f32; BLOCK]; 3],
+    at: usize,
+    partials: impl Fn(f32, f32, f32, f32) -> Partials,
+) {
+    let elements = at..at + x.len();
+    let to_input = &mut to_input[elements.clone()];
+    let to_scale = &mut to_scale[elements.clone()];
+    let outputs = to_input
+        .iter_mut()
+        .zip(to_scale)
+        .zip(&mut to_zero[elements]);
+    let inputs = x.iter().zip(gradient).zip(parameters);
+    for (((&x, &gradient), (scale, zero)), ((input, to_scale), to_zero)) in inputs.zip(outputs) {
+        let partials = partials(x, scale, zero, gradient);
+        *input = partials.input;
+        *to_scale = partials.scale;
+        *to_zero = partials.zero_point;
     }
 }

@@ -3,9 +3,8 @@
 use std::ops::Range;
 
 use crate::{
-    groups::{Groups, Run},
+    groups::{Groups, Span},
     parallel::PIECE,
-    scheme::Granularity,
 };
 
 /// A sum for each of consecutive parameters.
@@ -24,25 +23,25 @@ impl GroupSums {
         }
     }
 
-    /// Adds values that belong to the elements of a run from its element `at` on; `sum` adds up
-    /// those that share a parameter.
-    #[inline]
-    pub(super) fn add(
-        &mut self,
-        run: &Run,
-        at: usize,
-        values: &[f32],
-        sum: impl Fn(&[f32]) -> f64,
-    ) {
-        let parameter = run.parameter - self.first;
-        if run.each {
-            let first = parameter + at;
-            for (sum, &value) in self.sums[first..].iter_mut().zip(values) {
-                *sum += f64::from(value);
+    /// Adds values that belong to the elements of a span.
+    #[inline(always)]
+    pub(super) fn add(&mut self, span: &Span, values: &[f32]) {
+        let sums = self.of_span(span);
+        if span.share == 1 {
+            for (total, &value) in sums.iter_mut().zip(values) {
+                *total += f64::from(value);
             }
         } else {
-            self.sums[parameter] += sum(values);
+            for (total, group) in sums.iter_mut().zip(span.groups()) {
+                *total += sum(&values[group]);
+            }
         }
+    }
+
+    /// The sums of the parameters from the first one of a span on.
+    #[inline(always)]
+    pub(super) fn of_span(&mut self, span: &Span) -> &mut [f64] {
+        &mut self.sums[span.parameter - self.first..]
     }
 
     /// The sums of pieces, in their order.
@@ -57,43 +56,41 @@ impl GroupSums {
     }
 }
 
-/// The parameters that some elements use, and perhaps others between them.
-pub(super) fn parameters_of(groups: &Groups, elements: Range<usize>) -> Range<usize> {
-    if elements.is_empty() {
-        return 0..0;
-    }
-    if let Granularity::PerTensor | Granularity::PerRow | Granularity::PerGroup(_) =
-        groups.granularity()
-    {
-        return groups.parameter_of(elements.start)..groups.parameter_of(elements.end - 1) + 1;
-    }
-    // Runs do not go through the parameters in order where groups lie across rows.
-    let (mut first, mut end) = (usize::MAX, 0);
-    for run in groups.runs(elements) {
-        first = first.min(run.parameter);
-        end = end.max(run.parameter + if run.each { run.len } else { 1 });
-    }
-    first..end
-}
-
 /// Elements in a piece: more than usual where a piece touches many parameters, so that its sums
 /// take little memory beside it. A function of the groups alone.
 pub(super) fn piece_size(groups: &Groups) -> usize {
-    PIECE.max(16 * parameters_of(groups, 0..PIECE.min(groups.len())).len())
+    PIECE.max(16 * groups.parameters_of(0..PIECE.min(groups.len())).len())
 }
 
-/// Eight sums at a time, which vectorizes, and their sum.
-pub(super) fn sum(values: &[f32]) -> f64 {
-    const LANES: usize = 8;
+/// The sum in f64: as many at a time as keeps the vectors of every instruction set busy, then by
+/// halves.
+#[inline(always)]
+fn sum(values: &[f32]) -> f64 {
+    const LANES: usize = 32;
     let mut lanes = [0.0_f64; LANES];
-    let mut chunks = values.chunks_exact(LANES);
-    for chunk in &mut chunks {
+    let add = |lanes: &mut [f64; LANES], chunk: &[f32; LANES]| {
         for (lane, &value) in lanes.iter_mut().zip(chunk) {
             *lane += f64::from(value);
         }
+    };
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        add(&mut lanes, chunk);
     }
-    for (lane, &value) in lanes.iter_mut().zip(chunks.remainder()) {
-        *lane += f64::from(value);
+    if !rest.is_empty() {
+        let mut last = [0.0; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        add(&mut lanes, &last);
     }
-    lanes.iter().sum()
+    let [sum] = halved(halved::<2, _>(halved::<4, _>(halved::<8, _>(halved::<
+        16,
+        _,
+    >(lanes)))));
+    sum
+}
+
+/// The sums of the elements of the first half and those of the second.
+#[inline(always)]
+fn halved<const HALF: usize, const ALL: usize>(lanes: [f64; ALL]) -> [f64; HALF] {
+    std::array::from_fn(|at| lanes[at] + lanes[at + HALF])
 }

@@ -1,10 +1,11 @@
 //! The gradients of torch's learnable fake quantization.
 
-use super::{Partials, Point, Segment, StraightThroughEstimator};
+use super::{Partials, Point, Segment, StraightThroughEstimator, segment::Terms};
 use crate::{
     affine::scalar::limit,
     element::Real,
     error::{Error, Result},
+    groups::Span,
 };
 
 /// The gradients of `torch._fake_quantize_learnable_per_tensor_affine` and
@@ -107,14 +108,43 @@ impl StraightThroughEstimator for TorchLearnable {
         }
     }
 
-    fn backward(&self, segment: Segment<'_>) {
-        // Whole runs in the buffers, since the order of torch's sum depends on their length.
-        let (mut to_scale, mut to_zero) = (vec![0.0; segment.len()], vec![0.0; segment.len()]);
-        segment.apply_with(
-            [&mut to_scale, &mut to_zero],
-            |terms| f64::from(cascade_sum(terms)),
-            |at, gradient| self.partials(at, gradient),
-        );
+    fn backward(&self, mut segment: Segment<'_>) {
+        // The order of torch's sum depends on how many terms there are: all are kept first.
+        let sums = segment.sums.take();
+        let (groups, elements) = (segment.groups, segment.elements());
+        let mut kept = Kept::default();
+        segment.apply_to(&mut kept, |at, gradient| self.partials(at, gradient));
+        let Some([to_scales, to_zeros]) = sums else {
+            return;
+        };
+        let start = elements.start;
+        let mut spans = groups.spans(elements);
+        while let Some(span) = spans.next_within(usize::MAX) {
+            for (sums, terms) in [
+                (&mut *to_scales, &kept.to_scale),
+                (&mut *to_zeros, &kept.to_zero),
+            ] {
+                let terms = &terms[span.start - start..];
+                for (total, group) in sums.of_span(&span).iter_mut().zip(span.groups()) {
+                    *total += f64::from(cascade_sum(&terms[group]));
+                }
+            }
+        }
+    }
+}
+
+/// The gradients of scales and zero points, element by element.
+#[derive(Default)]
+struct Kept {
+    to_scale: Vec<f32>,
+    to_zero: Vec<f32>,
+}
+
+impl Terms for Kept {
+    #[inline(always)]
+    fn add(&mut self, _: &Span, to_scale: &[f32], to_zero: &[f32]) {
+        self.to_scale.extend_from_slice(to_scale);
+        self.to_zero.extend_from_slice(to_zero);
     }
 }
 
