@@ -3,10 +3,12 @@
 //! A value of [`Avx2`](x86::Avx2) and its kin proves that the machine has the instructions; the
 //! only way to one is `detect`.
 
+mod lanes;
 mod memory;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
 
+pub(crate) use lanes::reduce;
 pub(crate) use memory::{Streaming, prefetch};
 
 use std::{fmt, str::FromStr, sync::OnceLock};

@@ -2,11 +2,14 @@
 
 use ndarray::{ArrayRef, Dimension};
 
+use super::loops::any_nan;
 use crate::{
+    element::BLOCK,
     error::{Error, Result},
-    groups::{Groups, element_count},
-    parallel::{PIECE, map_pieces},
+    groups::{Groups, Spans, element_count},
+    parallel::map_pieces,
     scheme::Granularity,
+    simd::{Loops, prefetch, reduce, wide},
 };
 
 /// An interval of real numbers, finite, `min <= max`.
@@ -116,12 +119,14 @@ impl Ranges {
         let groups = Groups::new(x.shape(), granularity)?;
         let standard = x.as_standard_layout();
         let x = standard.as_slice().unwrap_or_default();
-        let pieces = map_pieces(x.len(), PIECE, |elements| Extents::of(x, &groups, elements));
+        let pieces = map_pieces(x.len(), groups.piece(), |elements| {
+            Extents::of(x, &groups, elements)
+        });
         let mut whole = Extents::empty(0, groups.parameters());
         for piece in &pieces {
             whole.include(piece);
         }
-        if !whole.finite {
+        if !whole.is_finite() {
             let is_bad = |value: &&f32| !value.is_finite();
             let index = x.iter().position(|value| is_bad(&value)).unwrap_or(0);
             return Err(Error::NonFinite {
@@ -157,12 +162,12 @@ impl Ranges {
     }
 }
 
-/// The least and the greatest element of consecutive parameters, and whether all were finite.
+/// The least and the greatest element of consecutive parameters, and whether one was NaN.
 struct Extents {
     first: usize,
     min: Vec<f32>,
     max: Vec<f32>,
-    finite: bool,
+    nan: bool,
 }
 
 impl Extents {
@@ -171,38 +176,24 @@ impl Extents {
             first,
             min: vec![f32::INFINITY; parameters],
             max: vec![f32::NEG_INFINITY; parameters],
-            finite: true,
+            nan: false,
         }
     }
 
     fn of(x: &[f32], groups: &Groups, elements: std::ops::Range<usize>) -> Self {
-        // Runs do not go through the parameters in order where groups lie across rows.
-        let (mut first, mut end) = (usize::MAX, 0);
-        for run in groups.runs(elements.clone()) {
-            first = first.min(run.parameter);
-            end = end.max(run.parameter + if run.each { run.len } else { 1 });
-        }
-        let mut extents = Self::empty(first.min(end), end - first.min(end));
-        for run in groups.runs(elements) {
-            let values = &x[run.start..run.start + run.len];
-            let at = run.parameter - extents.first;
-            if run.each {
-                let (min, max) = (&mut extents.min[at..], &mut extents.max[at..]);
-                let mut bad = 0_u32;
-                for ((&value, min), max) in values.iter().zip(min).zip(max) {
-                    *min = lesser(*min, value);
-                    *max = greater(*max, value);
-                    bad |= u32::from(!value.is_finite());
-                }
-                extents.finite &= bad == 0;
-            } else {
-                let (min, max, finite) = extent(values);
-                extents.min[at] = lesser(extents.min[at], min);
-                extents.max[at] = greater(extents.max[at], max);
-                extents.finite &= finite;
-            }
-        }
+        let parameters = groups.parameters_of(elements.clone());
+        let mut extents = Self::empty(parameters.start, parameters.len());
+        wide(Search {
+            x,
+            spans: groups.spans(elements),
+            extents: &mut extents,
+        });
         extents
+    }
+
+    fn is_finite(&self) -> bool {
+        let mut extremes = self.min.iter().zip(&self.max);
+        !self.nan && extremes.all(|(&min, &max)| is_finite(min, max))
     }
 
     fn include(&mut self, piece: &Self) {
@@ -211,7 +202,7 @@ impl Extents {
             self.min[at + index] = lesser(self.min[at + index], min);
             self.max[at + index] = greater(self.max[at + index], max);
         }
-        self.finite &= piece.finite;
+        self.nan |= piece.nan;
     }
 }
 
@@ -225,28 +216,79 @@ fn greater(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
 
-/// The least and the greatest value, and whether all are finite: a finite sum of `x − x` is 0.
-#[expect(clippy::eq_op, reason = "x − x is NaN where x is not finite")]
-pub(crate) fn extent(values: &[f32]) -> (f32, f32, bool) {
-    const LANES: usize = 32;
-    let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-    let mut nothing = [0.0_f32; LANES];
-    let mut lanes = values.chunks_exact(LANES);
-    for chunk in &mut lanes {
-        for lane in 0..LANES {
-            min[lane] = lesser(min[lane], chunk[lane]);
-            max[lane] = greater(max[lane], chunk[lane]);
-            nothing[lane] += chunk[lane] - chunk[lane];
+/// Widens extents by the elements of some spans.
+struct Search<'a> {
+    x: &'a [f32],
+    spans: Spans,
+    extents: &'a mut Extents,
+}
+
+impl Loops for Search<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self) {
+        let Extents {
+            first,
+            min,
+            max,
+            nan,
+        } = self.extents;
+        while let Some(span) = self.spans.next_within(BLOCK) {
+            let x = &self.x[span.start..span.start + span.len];
+            prefetch(x);
+            *nan |= any_nan(x);
+            let at = span.parameter - *first;
+            let extremes = min[at..].iter_mut().zip(&mut max[at..]);
+            if span.share == 1 {
+                for (&x, (min, max)) in x.iter().zip(extremes) {
+                    *min = lesser(*min, x);
+                    *max = greater(*max, x);
+                }
+            } else {
+                for (group, (min, max)) in span.groups().zip(extremes) {
+                    let group = &x[group];
+                    *min = lesser(*min, extreme(group, lesser));
+                    *max = greater(*max, extreme(group, greater));
+                }
+            }
         }
     }
-    for (lane, &value) in lanes.remainder().iter().enumerate() {
-        min[lane] = lesser(min[lane], value);
-        max[lane] = greater(max[lane], value);
-        nothing[lane] += value - value;
+}
+
+/// The least or the greatest value, by what says which one of two it is; NaN is neither, and comes
+/// of no values.
+#[inline(always)]
+fn extreme(values: &[f32], of: impl Fn(f32, f32) -> f32 + Copy) -> f32 {
+    let first = values.first().copied().unwrap_or(f32::NAN);
+    reduce(values, first, first, of, of)
+}
+
+/// Whether the extremes of some values, or of none, say that all are finite.
+fn is_finite(min: f32, max: f32) -> bool {
+    min > f32::NEG_INFINITY && max < f32::INFINITY
+}
+
+/// The least and the greatest value, and whether all are finite; infinity and minus infinity for no
+/// values.
+pub(crate) fn extent(values: &[f32]) -> (f32, f32, bool) {
+    struct Extent<'a>(&'a [f32]);
+
+    impl Loops for Extent<'_> {
+        type Output = (f32, f32, bool);
+
+        #[inline(always)]
+        fn run(self) -> Self::Output {
+            let (mut min, mut max, mut nan) = (f32::INFINITY, f32::NEG_INFINITY, false);
+            for x in self.0.chunks(BLOCK) {
+                prefetch(x);
+                nan |= any_nan(x);
+                min = lesser(min, extreme(x, lesser));
+                max = greater(max, extreme(x, greater));
+            }
+            (min, max, !nan && is_finite(min, max))
+        }
     }
-    (
-        min.into_iter().fold(f32::INFINITY, lesser),
-        max.into_iter().fold(f32::NEG_INFINITY, greater),
-        nothing.into_iter().all(|zero| zero == 0.0),
-    )
+
+    wide(Extent(values))
 }

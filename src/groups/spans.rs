@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Groups;
+use crate::parallel::PIECE;
 
 /// Consecutive elements whose parameters follow each other, each shared by `share` elements: the
 /// element `at` uses the parameter `parameter + (skip + at) / share`.
@@ -113,6 +114,12 @@ impl Groups {
             end = end.max(span.parameter + span.parameters());
         }
         first.min(end)..end
+    }
+
+    /// Elements in a piece of work that keeps something for each parameter: more than usual where a
+    /// piece touches many, so that what it keeps takes little memory beside it.
+    pub(crate) fn piece(&self) -> usize {
+        PIECE.max(16 * self.parameters_of(0..PIECE).len())
     }
 }
 

@@ -2,10 +2,7 @@
 
 use ndarray::{Array, ArrayRef, Dimension};
 
-use super::{
-    Gradients, Segment, StraightThroughEstimator,
-    sums::{GroupSums, piece_size},
-};
+use super::{Gradients, Segment, StraightThroughEstimator, sums::GroupSums};
 use crate::{
     affine::{Affine, same_shape},
     error::Result,
@@ -77,7 +74,7 @@ pub(super) fn backward_into<D: Dimension>(
         });
         sums
     };
-    let size = piece_size(&groups);
+    let size = groups.piece();
     let sums = if let Some(input) = into.input.as_slice_mut() {
         map_over_pieces(input, size, work)
     } else {

@@ -3,9 +3,7 @@
 use ndarray::{ArrayRef, Dimension};
 
 use super::{
-    Partials, Point, StraightThroughEstimator,
-    backward::positive_levels,
-    sums::{GroupSums, piece_size},
+    Partials, Point, StraightThroughEstimator, backward::positive_levels, sums::GroupSums,
 };
 use crate::{
     affine::{Affine, store},
@@ -87,7 +85,7 @@ impl Lsq {
                 value: x[index].into(),
             });
         }
-        let pieces = map_pieces(x.len(), piece_size(&groups), |elements| {
+        let pieces = map_pieces(x.len(), groups.piece(), |elements| {
             let mut sums = GroupSums::zeros(&groups.parameters_of(elements.clone()));
             let mut magnitudes = [0.0_f32; BLOCK];
             let mut spans = groups.spans(elements);

@@ -2,10 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{
-    groups::{Groups, Span},
-    parallel::PIECE,
-};
+use crate::{groups::Span, simd::reduce};
 
 /// A sum for each of consecutive parameters.
 #[derive(Debug)]
@@ -56,41 +53,8 @@ impl GroupSums {
     }
 }
 
-/// Elements in a piece: more than usual where a piece touches many parameters, so that its sums
-/// take little memory beside it. A function of the groups alone.
-pub(super) fn piece_size(groups: &Groups) -> usize {
-    PIECE.max(16 * groups.parameters_of(0..PIECE.min(groups.len())).len())
-}
-
-/// The sum in f64: as many at a time as keeps the vectors of every instruction set busy, then by
-/// halves.
+/// The sum in f64.
 #[inline(always)]
 fn sum(values: &[f32]) -> f64 {
-    const LANES: usize = 32;
-    let mut lanes = [0.0_f64; LANES];
-    let add = |lanes: &mut [f64; LANES], chunk: &[f32; LANES]| {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane += f64::from(value);
-        }
-    };
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    for chunk in chunks {
-        add(&mut lanes, chunk);
-    }
-    if !rest.is_empty() {
-        let mut last = [0.0; LANES];
-        last[..rest.len()].copy_from_slice(rest);
-        add(&mut lanes, &last);
-    }
-    let [sum] = halved(halved::<2, _>(halved::<4, _>(halved::<8, _>(halved::<
-        16,
-        _,
-    >(lanes)))));
-    sum
-}
-
-/// The sums of the elements of the first half and those of the second.
-#[inline(always)]
-fn halved<const HALF: usize, const ALL: usize>(lanes: [f64; ALL]) -> [f64; HALF] {
-    std::array::from_fn(|at| lanes[at] + lanes[at + HALF])
+    reduce(values, 0.0, 0.0, |sum, x| sum + f64::from(x), |a, b| a + b)
 }
