@@ -7,7 +7,7 @@ use crate::{
     element::BLOCK,
     error::{Error, Result},
     groups::{Groups, Spans, element_count},
-    parallel::map_pieces,
+    parallel::{PIECE, map_pieces},
     scheme::Granularity,
     simd::{Loops, prefetch, reduce, wide},
 };
@@ -290,5 +290,18 @@ pub(crate) fn extent(values: &[f32]) -> (f32, f32, bool) {
         }
     }
 
-    wide(Extent(values))
+    const PART: usize = 8 * PIECE;
+    if values.len() <= PART {
+        return wide(Extent(values));
+    }
+    // Parts by size alone, and in their order, so that it stays the same which of two zeros is least.
+    let parts = map_pieces(values.len(), PART, |part| wide(Extent(&values[part])));
+    let nothing = (f32::INFINITY, f32::NEG_INFINITY, true);
+    parts.into_iter().fold(nothing, |whole, part| {
+        (
+            lesser(whole.0, part.0),
+            greater(whole.1, part.1),
+            whole.2 & part.2,
+        )
+    })
 }

@@ -8,7 +8,12 @@
 #[cfg(any(test, feature = "serde"))]
 mod stored;
 
-use crate::affine::{Range, extent};
+use crate::{
+    affine::{Range, extent},
+    element::{BLOCK, Real},
+    parallel::map_pieces,
+    simd::{Loops, prefetch, wide},
+};
 
 /// Bins at most.
 pub(super) const MOST_BINS: usize = 1 << 20;
@@ -148,26 +153,28 @@ impl Histogram {
         let (min, max, _) = extent(values);
         self.cover(min, max, limit);
         let scale = power_of_two(-self.exponent);
-        let first = self.first;
+        // At most 2^23 bins from 0, by the least width of the magnitude.
+        let first = i32::try_from(self.first).unwrap_or_default();
         if values.len() < 8 * self.counts.len() {
             for &value in values {
                 self.counts[bin_of(value, scale, first)] += 1;
             }
             return;
         }
-        // Four counters in turn: elements of one bin that follow each other need not wait.
-        let mut counters = vec![[0_u64; 4]; self.counts.len()];
-        let mut lanes = values.chunks_exact(4);
-        for four in &mut lanes {
-            for (lane, &value) in four.iter().enumerate() {
-                counters[bin_of(value, scale, first)][lane] += 1;
+        let pieces = map_pieces(values.len(), COUNTED, |elements| {
+            let mut counters = vec![[0; 4]; self.counts.len()];
+            wide(Count {
+                values: &values[elements],
+                scale,
+                first,
+                counters: &mut counters,
+            });
+            counters
+        });
+        for counters in pieces {
+            for (count, lanes) in self.counts.iter_mut().zip(counters) {
+                *count += lanes.into_iter().map(u64::from).sum::<u64>();
             }
-        }
-        for &value in lanes.remainder() {
-            counters[bin_of(value, scale, first)][0] += 1;
-        }
-        for (count, lanes) in self.counts.iter_mut().zip(counters) {
-            *count += lanes.iter().sum::<u64>();
         }
     }
 
@@ -247,19 +254,55 @@ fn floor_in(value: f32, exponent: i32) -> i64 {
     (f64::from(value) * power_of_two(-exponent)).floor() as i64
 }
 
+/// Elements that are counted in 32 bits.
+const COUNTED: usize = 1 << 22;
+
+/// Counts values in the bins that cover them.
+struct Count<'a> {
+    values: &'a [f32],
+    scale: f64,
+    first: i32,
+    /// Four for each bin, in turn: elements of one bin that follow each other need not wait.
+    counters: &'a mut [[u32; 4]],
+}
+
+impl Loops for Count<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let mut bins = [0; BLOCK];
+        for values in self.values.chunks(BLOCK) {
+            prefetch(values);
+            let bins = &mut bins[..values.len()];
+            for (bin, &value) in bins.iter_mut().zip(values) {
+                *bin = bin_of(value, self.scale, self.first);
+            }
+            let (fours, rest) = bins.as_chunks::<4>();
+            for four in fours {
+                for (lane, &bin) in four.iter().enumerate() {
+                    self.counters[bin][lane] += 1;
+                }
+            }
+            for &bin in rest {
+                self.counters[bin][0] += 1;
+            }
+        }
+    }
+}
+
 /// The bin of a value among those that cover it. The product is exact in f64; the difference from
 /// the first bin would not be, so the floor comes before it.
 #[inline(always)]
 #[expect(
-    clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "at most 2^23 widths from 0, and not below the first bin, since the value is covered"
+    reason = "not below the first bin, since the value is covered"
 )]
-fn bin_of(value: f32, scale: f64, first: i64) -> usize {
+fn bin_of(value: f32, scale: f64, first: i32) -> usize {
     let position = f64::from(value) * scale;
-    let toward_zero = position as i32;
-    let floor = toward_zero - i32::from(f64::from(toward_zero) > position);
-    (i64::from(floor) - first) as usize
+    let (nearest, bin) = position.round_small();
+    let floor = bin - i32::from(nearest > position);
+    (floor - first) as u32 as usize
 }
 
 /// `2^exponent`, exactly, for exponents of normal f64.
