@@ -11,11 +11,11 @@ mod parameters;
 mod range;
 pub mod scalar;
 
-pub(crate) use blocks::{Fill, fill_blocks};
+pub(crate) use blocks::{Fill, Mapped, fill_block, fill_blocks};
+pub(crate) use elementwise::{Quantize, fits, same_shape};
 pub use elementwise::{
     dequantize, dequantize_into, fake_quantize, fake_quantize_into, quantize, quantize_into,
 };
-pub(crate) use elementwise::{fits, same_shape};
 pub use parameter::Parameter;
 pub(crate) use parameter::store;
 pub use parameters::Affine;

@@ -8,7 +8,7 @@ use ndarray::{ArrayRef, Dimension};
 
 use crate::{
     element::{BLOCK, Number},
-    groups::{Groups, Span},
+    groups::{Groups, Span, Spans},
     parallel::{PIECE, over_pieces},
     simd::{Loops, Streaming, prefetch, wide},
 };
@@ -116,10 +116,10 @@ fn by_buffers<B: Number, D: Dimension>(
 }
 
 /// The input of a [`Map`], from element `start` on.
-struct Mapped<'a, A, M> {
-    start: usize,
-    input: &'a [A],
-    map: &'a M,
+pub(crate) struct Mapped<'a, A, M> {
+    pub(crate) start: usize,
+    pub(crate) input: &'a [A],
+    pub(crate) map: &'a M,
 }
 
 impl<A: Number, B, M: Map<A, B>> Fill<B> for Mapped<'_, A, M> {
@@ -129,6 +129,18 @@ impl<A: Number, B, M: Map<A, B>> Fill<B> for Mapped<'_, A, M> {
         let input = &self.input[at..at + output.len()];
         prefetch(input);
         self.map.map(span, input, output);
+    }
+}
+
+/// Fills a block, the next one of some spans.
+#[inline(always)]
+pub(crate) fn fill_block<B>(spans: &mut Spans, fill: &impl Fill<B>, block: &mut [B]) {
+    let mut at = 0;
+    while at < block.len()
+        && let Some(span) = spans.next_within(block.len() - at)
+    {
+        fill.fill(&span, &mut block[at..at + span.len]);
+        at += span.len;
     }
 }
 
@@ -164,13 +176,7 @@ impl<B: Number, F: Fill<B>> Loops for Piece<'_, B, F> {
                 Some(_) => &mut buffers[turn][..block.len()],
                 None => &mut *block,
             };
-            let mut at = 0;
-            while at < target.len()
-                && let Some(span) = spans.next_within(target.len() - at)
-            {
-                self.fill.fill(&span, &mut target[at..at + span.len]);
-                at += span.len;
-            }
+            fill_block(&mut spans, self.fill, target);
             if let Some(streaming) = self.streaming {
                 streaming.copy(&buffers[1 - turn][..waiting.len()], waiting);
                 turn = 1 - turn;

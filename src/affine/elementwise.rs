@@ -14,7 +14,7 @@ use super::{
 use crate::{
     element::{BLOCK, Code, Element},
     error::{Error, Result},
-    groups::Span,
+    groups::{Groups, Span},
     scheme::Scheme,
 };
 
@@ -73,21 +73,9 @@ pub fn quantize_into<A: Element, C: Code, D: Dimension>(
     let groups = affine.groups(x.shape())?;
     same_shape("codes", x.shape(), codes.shape())?;
     fits::<C>(affine.scheme())?;
-    let quantize = Quantize::<A> {
-        affine,
-        rule: Rule::of(affine.scheme()),
-        first_nan: AtomicUsize::new(usize::MAX),
-    };
+    let quantize = Quantize::of(affine);
     map_blocks(x, codes, &groups, &quantize);
-    match quantize.first_nan.into_inner() {
-        usize::MAX => Ok(()),
-        element => Err(Error::NonFinite {
-            what: "tensor to quantize",
-            expected: "numbers",
-            position: groups.position(element),
-            value: f64::NAN,
-        }),
-    }
+    quantize.found_no_nan(&groups)
 }
 
 /// The numbers that codes stand for: `(q − zero_point) · scale` for each element, rounded once to
@@ -226,11 +214,36 @@ pub(crate) fn same_shape(what: &'static str, expected: &[usize], got: &[usize]) 
     }
 }
 
-struct Quantize<'a, A: Element> {
+/// Quantizing, with the position of the first NaN that came by.
+pub(crate) struct Quantize<'a, A: Element> {
     affine: &'a Affine,
     rule: Rule<A::Real>,
     /// The first element that is NaN; the greatest number where there is none.
     first_nan: AtomicUsize,
+}
+
+impl<'a, A: Element> Quantize<'a, A> {
+    pub(crate) fn of(affine: &'a Affine) -> Self {
+        Self {
+            affine,
+            rule: Rule::of(affine.scheme()),
+            first_nan: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    /// # Errors
+    /// [`Error::NonFinite`] if there was a NaN in the tensor of these groups.
+    pub(crate) fn found_no_nan(self, groups: &Groups) -> Result<()> {
+        match self.first_nan.into_inner() {
+            usize::MAX => Ok(()),
+            element => Err(Error::NonFinite {
+                what: "tensor to quantize",
+                expected: "numbers",
+                position: groups.position(element),
+                value: f64::NAN,
+            }),
+        }
+    }
 }
 
 impl<A: Element, C: Code> Map<A, C> for Quantize<'_, A> {

@@ -1,7 +1,11 @@
 //! Codes packed densely: a little-endian bit stream in which element `i` takes the bits from
 //! `i · bits` on, least significant first.
 
-use crate::error::{Error, Result};
+use super::octets;
+use crate::{
+    element::{BLOCK, Code},
+    error::{Error, Result},
+};
 
 /// Unsigned codes of 1 to 8 or 16 bits, `bits / 8` bytes an element.
 ///
@@ -104,41 +108,41 @@ impl PackedCodes {
     /// each are kept.
     pub(crate) fn write(&mut self, start: usize, codes: &[u16]) {
         let bits = self.bits;
-        write_stream(&mut self.bytes[byte_of(bits, start)..], bits, codes);
+        for (index, codes) in codes.chunks(BLOCK).enumerate() {
+            let at = (start + index * BLOCK) / 8 * bits as usize;
+            pack(&mut self.bytes[at..], bits, codes, 0);
+        }
     }
 
-    /// The bit stream, for threads to [`write_stream`] pieces of a multiple of 8 codes.
+    /// The bit stream, for threads to [`pack`] pieces of a multiple of 8 codes.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 
     /// Reads `codes.len()` codes from element `start` on, which may be any.
     pub(crate) fn read(&self, start: usize, codes: &mut [u16]) {
-        let bits = self.bits as usize;
-        match bits {
-            8 => {
-                for (code, &byte) in codes.iter_mut().zip(&self.bytes[start..]) {
-                    *code = u16::from(byte);
-                }
+        self.unpack(start, codes, 0);
+    }
+
+    /// [`read`](Self::read) with `least` added to each code.
+    #[inline]
+    pub(crate) fn unpack<C: Code>(&self, start: usize, codes: &mut [C], least: i32) {
+        if self.bits == 16 {
+            let (pairs, _) = self.bytes[2 * start..].as_chunks();
+            for (code, &pair) in codes.iter_mut().zip(pairs) {
+                *code = C::truncate(i32::from(u16::from_le_bytes(pair)) + least);
             }
-            16 => {
-                for (code, pair) in codes
-                    .iter_mut()
-                    .zip(self.bytes[2 * start..].chunks_exact(2))
-                {
-                    *code = u16::from_le_bytes([pair[0], pair[1]]);
-                }
-            }
-            _ => {
-                let mask = (1_u16 << bits) - 1;
-                let mut bit = start * bits;
-                for code in codes {
-                    let byte = bit / 8;
-                    let low = u16::from(self.bytes[byte]);
-                    let high = u16::from(self.bytes.get(byte + 1).copied().unwrap_or(0));
-                    *code = ((low | high << 8) >> (bit % 8)) & mask;
-                    bit += bits;
-                }
+            return;
+        }
+        // Whole octets, of which the first may begin before the first code.
+        let mut buffer = [0; BLOCK + 8];
+        let skip = start % 8;
+        for (index, codes) in codes.chunks_mut(BLOCK).enumerate() {
+            let first = (start - skip + index * BLOCK) / 8 * self.bits as usize;
+            let distances = &mut buffer[..skip + codes.len()];
+            octets::unpack(self.bits, &self.bytes[first..], distances);
+            for (code, &distance) in codes.iter_mut().zip(&distances[skip..]) {
+                *code = C::truncate(i32::from(distance) + least);
             }
         }
     }
@@ -155,7 +159,7 @@ impl PackedCodes {
             });
         }
         let mut slice = Self::zeros(self.bits, end - start)?;
-        let mut buffer = [0; 512];
+        let mut buffer = [0; 2 * BLOCK];
         let mut at = 0;
         while at < slice.len {
             let piece = buffer.len().min(slice.len - at);
@@ -186,41 +190,28 @@ impl TryFrom<Unchecked> for PackedCodes {
     }
 }
 
-fn byte_of(bits: u32, element: usize) -> usize {
-    element / 8 * bits as usize
-}
-
-/// Packs codes into a stream that starts on a byte.
+/// Packs at most [`BLOCK`] codes, less `least`, into a stream that starts on a byte; only the low
+/// `bits` of each difference are kept.
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "bits beyond the byte are carried over"
+    clippy::cast_sign_loss,
+    reason = "the low bits are what is kept"
 )]
-pub(crate) fn write_stream(bytes: &mut [u8], bits: u32, codes: &[u16]) {
-    match bits {
-        8 => {
-            for (byte, &code) in bytes.iter_mut().zip(codes) {
-                *byte = code as u8;
-            }
+#[inline(always)]
+pub(crate) fn pack<C: Code>(bytes: &mut [u8], bits: u32, codes: &[C], least: i32) {
+    if bits == 16 {
+        let (pairs, _) = bytes.as_chunks_mut();
+        for (pair, &code) in pairs.iter_mut().zip(codes) {
+            *pair = ((code.into() - least) as u16).to_le_bytes();
         }
-        16 => {
-            for (pair, code) in bytes.chunks_exact_mut(2).zip(codes) {
-                pair.copy_from_slice(&code.to_le_bytes());
-            }
-        }
-        _ => {
-            let mask = (1_u16 << bits) - 1;
-            // Eight codes fill `bits` whole bytes.
-            for (group, eight) in bytes.chunks_mut(bits as usize).zip(codes.chunks(8)) {
-                let mut word = 0_u64;
-                for (index, &code) in eight.iter().enumerate() {
-                    word |= u64::from(code & mask) << (index as u32 * bits);
-                }
-                for (byte, value) in group.iter_mut().zip(word.to_le_bytes()) {
-                    *byte = value;
-                }
-            }
-        }
+        return;
     }
+    let mut buffer = [0; BLOCK];
+    let distances = &mut buffer[..codes.len()];
+    for (distance, &code) in distances.iter_mut().zip(codes) {
+        *distance = (code.into() - least) as u8;
+    }
+    octets::pack(bits, distances, bytes);
 }
 
 impl std::fmt::Debug for PackedCodes {
