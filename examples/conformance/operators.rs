@@ -1,9 +1,12 @@
 //! Each operator as public calls of `lowbit`.
 
 mod fake_quantize;
+#[cfg(feature = "gguf")]
+mod gguf;
 mod linear;
 mod matmul;
 mod observer;
+mod packed;
 
 use lowbit::{FloatFormat, Granularity, Mapping, Scheme, SchemeBuilder};
 
@@ -32,6 +35,11 @@ pub fn run(case: &Case) -> Result<Outcome, String> {
         "FakeQuantize" => (fake_quantize::clipped(case)?, Tolerance::Relative),
         "LearnableFakeQuantize" => (fake_quantize::learnable(case)?, Tolerance::Relative),
         "Observer" => (observer::observe(case)?, Tolerance::Relative),
+        "ReadPacked" => (packed::read(case)?, Tolerance::Exact),
+        #[cfg(feature = "gguf")]
+        "GgufDequantize" => (gguf::dequantize(case)?, Tolerance::Exact),
+        #[cfg(feature = "gguf")]
+        "GgufQuantize" => (gguf::quantize(case)?, Tolerance::Exact),
         unknown => return Ok(Outcome::Unknown(unknown.to_owned())),
     };
     for (name, expected) in case.expected() {
