@@ -17,6 +17,7 @@ pub mod flow;
 mod groups;
 pub mod io;
 pub mod kernel;
+mod linalg;
 pub mod observe;
 mod parallel;
 pub mod ptq;

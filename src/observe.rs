@@ -1,19 +1,24 @@
 //! Observers accumulate statistics of the tensors that pass by.
 
 mod fixed;
+mod hessian;
 mod histogram;
 mod histogram_observer;
 mod importance;
+mod input_deviation;
 mod mean_deviation;
 mod min_max;
 mod moving_average;
+mod products;
 mod statistics;
 mod tally;
 
 pub use fixed::Fixed;
+pub use hessian::Hessian;
 pub use histogram::{Bin, Histogram};
 pub use histogram_observer::HistogramObserver;
 pub use importance::Importance;
+pub use input_deviation::InputDeviation;
 pub use mean_deviation::MeanDeviation;
 pub use min_max::MinMax;
 pub use moving_average::MovingAverageMinMax;
