@@ -54,7 +54,7 @@ pub use error::{Error, Result};
 pub use groups::{Groups, Run, Runs};
 pub use kernel::{Activation, Activations, PackedLinear, Requantization, matmul_integer};
 pub use observe::{Observer, ObserverExt};
-pub use ptq::{Quantizer, QuantizerExt, RoundToNearest};
+pub use ptq::{Gptq, Quantizer, QuantizerExt, RoundToNearest};
 pub use qat::{FakeQuant, FakeQuantExt, StraightThroughEstimator};
 pub use scheme::{
     FloatFormat, Format, Granularity, IntFormat, Mapping, ScaleKind, Scheme, SchemeBuilder,

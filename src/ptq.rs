@@ -1,7 +1,9 @@
 //! Post-training quantization: float weights to quantized tensors, one method a file.
 
+pub mod gptq;
 mod round_to_nearest;
 
+pub use gptq::Gptq;
 pub use round_to_nearest::RoundToNearest;
 
 use std::fmt::Debug;

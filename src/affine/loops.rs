@@ -36,6 +36,22 @@ impl<'a> SpanParameters<'a> {
         }
     }
 
+    /// A parameter for each element.
+    #[inline(always)]
+    pub(crate) fn of_each(scale: &'a [f32], zero: &'a [f32]) -> Self {
+        Self {
+            span: Span {
+                start: 0,
+                len: scale.len(),
+                parameter: 0,
+                share: 1,
+                skip: 0,
+            },
+            scale,
+            zero,
+        }
+    }
+
     /// One parameter, for `len` elements.
     pub(crate) fn shared(parameter: &'a Parameter, len: usize) -> Self {
         Self {

@@ -17,7 +17,7 @@ use crate::{
 /// The sum of `xᵀ x` over the input rows `x` of a linear layer: `H = Xᵀ X`, `[in, in]`.
 ///
 /// The squared error of the layer's outputs that a change `δ` of a row of its weights causes is
-/// `δ H δᵀ`; GPTQ and other methods work on it. (The Hessian of that error is
+/// `δ H δᵀ`; [`Gptq`](crate::ptq::Gptq) and other methods work on it. (The Hessian of that error is
 /// `2 H`; the factor changes nothing that they do.)
 ///
 /// **Exactness.** Rows are gathered until there are 256, multiplied in f32 after scaling by a power

@@ -18,7 +18,7 @@ use crate::{
 
 /// The Hessian of a layer's inputs `X̂`, which come from quantized layers, together with
 /// `(X − X̂)ᵀ X̂`, `[in, in]`, where `X` are the inputs of the float model: what asymmetric
-/// calibration needs (GPTAQ).
+/// calibration needs ([`Gptq::asymmetric`](crate::ptq::Gptq::asymmetric)).
 ///
 /// Exact as [`Hessian`] is, and merged as it is. It takes `8 in²` bytes beside the Hessian's, and
 /// 256 rows of both.

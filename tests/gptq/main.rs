@@ -6,4 +6,6 @@
 )]
 
 mod hessian;
+mod laws;
 mod support;
+mod textbook;
