@@ -183,12 +183,12 @@ where
             let parameters = SpanParameters::of(affine, &span);
             if let Some(each) = parameters.each() {
                 let each = each.map(|(&scale, &zero)| (scale, zero));
-                derive([x, gradient], each, &mut outputs, 0, &partials);
+                derive([x, gradient], each, &mut outputs, 0, partials);
             } else {
                 for (group, (&scale, &zero)) in parameters.groups() {
                     let (x, gradient) = (&x[group.clone()], &gradient[group.clone()]);
                     let shared = std::iter::repeat((scale, zero));
-                    derive([x, gradient], shared, &mut outputs, group.start, &partials);
+                    derive([x, gradient], shared, &mut outputs, group.start, partials);
                 }
             }
             let [to_input, to_scale, to_zero] = &outputs;

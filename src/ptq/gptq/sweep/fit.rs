@@ -52,7 +52,7 @@ impl Lanes {
 
     #[inline(always)]
     pub(super) fn view(&self) -> SpanParameters<'_> {
-        SpanParameters::each(&self.scale, &self.zero)
+        SpanParameters::of_each(&self.scale, &self.zero)
     }
 }
 
