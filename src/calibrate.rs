@@ -17,6 +17,7 @@ pub use mean_squared_error::MeanSquaredError;
 pub use octav::Octav;
 pub use percentile::Percentile;
 pub use standard_deviations::StandardDeviations;
+pub(crate) use tensor::map_groups;
 pub use tensor::ranges_of;
 
 use std::fmt::Debug;

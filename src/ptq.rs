@@ -4,13 +4,24 @@ pub mod gptq;
 mod round_to_nearest;
 
 pub use gptq::Gptq;
+mod hqq;
+mod round_to_nearest;
+
+pub use hqq::Hqq;
 pub use round_to_nearest::RoundToNearest;
 
 use std::fmt::Debug;
 
 use ndarray::{ArrayRef, ArrayViewD, Dimension};
 
-use crate::{error::Result, tensor::QTensor};
+use crate::{
+    affine::{Affine, Parameter},
+    calibrate::map_groups,
+    error::Result,
+    groups::Groups,
+    scheme::Scheme,
+    tensor::QTensor,
+};
 
 /// A method that turns a float tensor into a quantized one.
 ///
@@ -72,3 +83,30 @@ pub trait QuantizerExt: Quantizer {
 }
 
 impl<Q: Quantizer + ?Sized> QuantizerExt for Q {}
+
+/// The parameters that `fit(values, importance)` finds for each group of a tensor, given that the
+/// scheme can store them; a group of no elements gets those of the range `[0, 0]`.
+fn affine_of_groups<D: Dimension>(
+    weights: &ArrayRef<f32, D>,
+    scheme: &Scheme,
+    importance: Option<ArrayViewD<'_, f32>>,
+    fit: impl Fn(&[f32], Option<&[f32]>) -> Result<Parameter> + Send + Sync,
+) -> Result<Affine> {
+    let groups = Groups::new(weights.shape(), scheme.granularity())?;
+    let nothing = Parameter::from_range(scheme, crate::affine::Range::new(0.0, 0.0)?)?;
+    let parameters = map_groups(weights, &groups, importance, |values, importance| {
+        if values.is_empty() {
+            Ok(nothing)
+        } else {
+            fit(values, importance)
+        }
+    })?;
+    let scale = parameters.iter().map(|parameter| parameter.scale).collect();
+    let zero_point = parameters.iter().map(|parameter| parameter.zero_point);
+    Affine::new(
+        *scheme,
+        &groups.parameter_shape(),
+        scale,
+        zero_point.collect(),
+    )
+}

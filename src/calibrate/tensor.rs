@@ -41,11 +41,35 @@ pub fn ranges_of<D: Dimension>(
     importance: Option<ArrayViewD<'_, f32>>,
 ) -> Result<Ranges> {
     let groups = Groups::new(x.shape(), scheme.granularity())?;
-    let values = grouped(x.view().into_dyn(), &groups);
-    check_finite(x, &values, &groups)?;
+    let ranges = map_groups(x, &groups, importance, |values, importance| {
+        if values.is_empty() {
+            return Range::new(0.0, 0.0);
+        }
+        let mut statistics = Statistics::of_values(values)?;
+        if let Some(importance) = importance {
+            statistics = statistics.with_importance(importance)?;
+        }
+        calibrator.range(&statistics, scheme)
+    })?;
+    Ranges::new(&groups.parameter_shape(), ranges)
+}
+
+/// What `work(values, importance)` returns for each group of a tensor of any layout, in the order of
+/// the parameters; a group of no elements is shown to it too.
+///
+/// # Errors
+/// As [`ranges_of`]; those of `work`.
+pub(crate) fn map_groups<D: Dimension, R: Send>(
+    x: &ArrayRef<f32, D>,
+    groups: &Groups,
+    importance: Option<ArrayViewD<'_, f32>>,
+    work: impl Fn(&[f32], Option<&[f32]>) -> Result<R> + Send + Sync,
+) -> Result<Vec<R>> {
+    let values = grouped(x.view().into_dyn(), groups);
+    check_finite(x, &values, groups)?;
     let importance = match &importance {
         None => None,
-        Some(importance) => Some(grouped(spread(importance, x.shape())?, &groups)),
+        Some(importance) => Some(grouped(spread(importance, x.shape())?, groups)),
     };
     // Where the elements of each group begin, and where the last ones end.
     let mut starts = vec![0; groups.parameters() + 1];
@@ -60,21 +84,14 @@ pub fn ranges_of<D: Dimension>(
             parameters
                 .map(|parameter| {
                     let elements = starts[parameter]..starts[parameter + 1];
-                    if elements.is_empty() {
-                        return Range::new(0.0, 0.0);
-                    }
-                    let mut statistics = Statistics::of_values(&values[elements.clone()])?;
-                    if let Some(importance) = &importance {
-                        statistics = statistics.with_importance(&importance[elements])?;
-                    }
-                    calibrator.range(&statistics, scheme)
+                    let importance = importance.as_ref().map(|all| &all[elements.clone()]);
+                    work(&values[elements], importance)
                 })
                 .collect::<Result<Vec<_>>>()
         },
     );
-    let ranges: Vec<Vec<Range>> = pieces.into_iter().collect::<Result<_>>()?;
-    let ranges = ranges.into_iter().flatten().collect();
-    Ranges::new(&groups.parameter_shape(), ranges)
+    let results: Vec<Vec<R>> = pieces.into_iter().collect::<Result<_>>()?;
+    Ok(results.into_iter().flatten().collect())
 }
 
 fn check_finite<D: Dimension>(
