@@ -5,9 +5,11 @@ mod round_to_nearest;
 
 pub use gptq::Gptq;
 mod hqq;
+mod least_squares;
 mod round_to_nearest;
 
 pub use hqq::Hqq;
+pub use least_squares::LeastSquares;
 pub use round_to_nearest::RoundToNearest;
 
 use std::fmt::Debug;

@@ -1,0 +1,284 @@
+//! Scale and zero point of each group by weighted least squares, from several starts.
+
+use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
+
+use super::{Quantizer, affine_of_groups};
+use crate::{
+    affine::{
+        Parameter, Range,
+        loops::{self, RunParameters},
+        scalar::Rule,
+        store,
+    },
+    error::Result,
+    observe::Statistics,
+    scheme::{Format, Mapping, Scheme},
+    tensor::QTensor,
+};
+
+/// Chooses for each group the scale and the zero point of the least `Σ ω (w − ŵ)²`: the search of
+/// ggml's k-quants with an importance matrix (`make_qx_quants`, `make_qkx3_quants`), for any scheme.
+///
+/// From each of several fractions of the group's range it rounds to codes, then alternates: the
+/// scale and zero point that fit these codes best (a regression with one or two unknowns), and the
+/// codes nearest under them, until nothing improves. Both steps lower the error, so the result is
+/// never worse than rounding over any of those fractions, the full range among them; and the zero
+/// point, which a range-shrinking search leaves where it is, moves too. Integer zero points and
+/// scales of 16 bits or powers of two are rounded before an error is believed.
+///
+/// ```
+/// use lowbit::{QuantizerExt, RoundToNearest, Scheme, calibrate::MeanSquaredError, ptq::LeastSquares};
+/// use ndarray::{Array1, Array2};
+///
+/// let weights = Array2::from_shape_fn((8, 64), |(o, i)| ((o * 64 + i) as f32 * 0.7).sin().exp());
+/// let importance = Array1::from_shape_fn(64, |i| if i % 16 == 0 { 9.0_f32 } else { 1.0 });
+/// let scheme = Scheme::int(2).asymmetric_float().per_group(32).build()?;
+/// let error = |quantized: lowbit::QTensor| {
+///     let difference = quantized.dequantize::<f32>() - weights.view().into_dyn();
+///     (difference.mapv(|d| d * d) * &importance).sum()
+/// };
+/// let searched = RoundToNearest::new(scheme)
+///     .with_calibrator(MeanSquaredError::default())
+///     .with_importance(&importance);
+/// let fitted = LeastSquares::new(scheme).with_importance(&importance);
+/// assert!(error(fitted.quantize(&weights)?) < 0.9 * error(searched.quantize(&weights)?));
+/// # Ok::<(), lowbit::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct LeastSquares {
+    scheme: Scheme,
+    importance: Option<ArrayD<f32>>,
+    starts: u16,
+}
+
+/// Steps of one descent; it seldom takes more than five.
+const DESCENT: usize = 20;
+
+impl LeastSquares {
+    /// All weights counting alike, from 20 starts.
+    #[must_use]
+    pub fn new(scheme: Scheme) -> Self {
+        Self {
+            scheme,
+            importance: None,
+            starts: 20,
+        }
+    }
+
+    /// How much an error in each weight counts: an array in the shape of the weights, or of one
+    /// value for each column (an importance matrix row, `Σx²` of the inputs). A group whose weights
+    /// all count nothing is fitted as if they counted alike.
+    #[must_use]
+    pub fn with_importance<D: Dimension>(mut self, importance: &ArrayRef<f32, D>) -> Self {
+        self.importance = Some(importance.to_owned().into_dyn());
+        self
+    }
+
+    /// Another number of starts beside the full range: fractions of the range, evenly from 1.1 (of
+    /// small floats 1.6) down to 0.1. Where there is a zero point to choose, 16 ranges cut unevenly at their two ends
+    /// are tried too, unless this number is 0.
+    #[must_use]
+    pub fn with_starts(mut self, starts: u16) -> Self {
+        self.starts = starts;
+        self
+    }
+
+    fn parameter(&self, values: &[f32], importance: Option<&[f32]>) -> Result<Parameter> {
+        let mut statistics = Statistics::of_values(values)?;
+        if let Some(importance) = importance {
+            statistics = statistics.with_importance(importance)?;
+        }
+        let importance = importance.filter(|all| all.iter().any(|&one| one > 0.0));
+        let seen = counting(values, importance)?.unwrap_or(statistics.range());
+        let mut fit = Fit::new(values, importance, &self.scheme);
+        let mut best = fit.descend(Parameter::from_range(&self.scheme, seen)?);
+        for (min, max) in self.starts(seen) {
+            // Beyond the largest float there is no wider range to start from.
+            let range = Range::new(min, max);
+            let parameter = range.and_then(|range| Parameter::from_range(&self.scheme, range));
+            let Ok(parameter) = parameter else {
+                continue;
+            };
+            let found = fit.descend(parameter);
+            if found.0 < best.0 {
+                best = found;
+            }
+        }
+        Ok(best.1)
+    }
+
+    /// The ranges to start from, beside the full one.
+    fn starts(&self, seen: Range) -> impl Iterator<Item = (f32, f32)> {
+        let (min, max) = (seen.min(), seen.max());
+        // The steps of small floats widen with the value, so that a larger scale may serve better:
+        // 4 instead of 6 as the code of the largest weight.
+        let is_float = matches!(self.scheme.format(), Format::Float(_));
+        let widest = if is_float { 1.6 } else { 1.1 };
+        let fractions = (0..self.starts).map(move |start| {
+            let way = f32::from(start) / f32::from(self.starts.max(2) - 1);
+            let fraction = widest + (0.1 - widest) * way;
+            (fraction * min, fraction * max)
+        });
+        // Where both ends can move, they may want to move by different shares.
+        let moves_both = !goes_through_zero(&self.scheme) && self.starts > 0;
+        let shares = if moves_both { 0..4_u8 } else { 0..0 };
+        let cuts = shares.clone().flat_map(move |low| {
+            let cut = move |share: u8| 0.12 * f32::from(share) * (max - min);
+            shares
+                .clone()
+                .map(move |high| (min + cut(low), max - cut(high)))
+        });
+        fractions.chain(cuts)
+    }
+}
+
+/// The range of the values that count.
+fn counting(values: &[f32], importance: Option<&[f32]>) -> Result<Option<Range>> {
+    let Some(importance) = importance else {
+        return Ok(None);
+    };
+    let counting = values.iter().zip(importance).filter(|(_, one)| **one > 0.0);
+    let ends = counting.fold((f32::INFINITY, f32::NEG_INFINITY), |(min, max), (&x, _)| {
+        (min.min(x), max.max(x))
+    });
+    Range::new(ends.0, ends.1).map(Some)
+}
+
+/// Whether the scale alone is free.
+fn goes_through_zero(scheme: &Scheme) -> bool {
+    matches!(scheme.format(), Format::Float(_)) || scheme.mapping().is_symmetric()
+}
+
+impl Quantizer for LeastSquares {
+    fn quantize_view(&self, weights: ArrayViewD<'_, f32>) -> Result<QTensor> {
+        let importance = self.importance.as_ref().map(|importance| importance.view());
+        let affine = affine_of_groups(&weights, &self.scheme, importance, |values, importance| {
+            self.parameter(values, importance)
+        })?;
+        QTensor::quantize(&weights, &affine)
+    }
+}
+
+/// One group being fitted.
+struct Fit<'a> {
+    values: &'a [f32],
+    importance: Option<&'a [f32]>,
+    image: Vec<f32>,
+    scheme: &'a Scheme,
+    rule: Rule<f32>,
+}
+
+/// `Σω`, `Σωu`, `Σωu²`, `Σωx`, `Σωxu`, where `u` is how many steps a code is from the zero point.
+#[derive(Default)]
+struct Moments {
+    w: f64,
+    u: f64,
+    uu: f64,
+    x: f64,
+    xu: f64,
+}
+
+impl<'a> Fit<'a> {
+    fn new(values: &'a [f32], importance: Option<&'a [f32]>, scheme: &'a Scheme) -> Self {
+        Self {
+            values,
+            importance,
+            image: vec![0.0; values.len()],
+            scheme,
+            rule: Rule::of(scheme),
+        }
+    }
+
+    /// `Σ ω (x − x̂)²`, with the images left in place.
+    fn error(&mut self, parameter: Parameter) -> f64 {
+        let parameters = RunParameters::One {
+            scale: parameter.scale,
+            zero: parameter.zero_point,
+        };
+        loops::fake_quantize(self.values, &mut self.image, parameters, self.rule);
+        self.weighted()
+            .map(|(x, image, w)| w * (x - image) * (x - image))
+            .sum()
+    }
+
+    fn weighted(&self) -> impl Iterator<Item = (f64, f64, f64)> {
+        let weight = |index: usize| self.importance.map_or(1.0, |all| f64::from(all[index]));
+        let pairs = self.values.iter().zip(&self.image).enumerate();
+        pairs.map(move |(index, (&x, &image))| (x.into(), image.into(), weight(index)))
+    }
+
+    /// The least error, and where, of a descent from `parameter`.
+    fn descend(&mut self, parameter: Parameter) -> (f64, Parameter) {
+        let mut best = (self.error(parameter), parameter);
+        for _ in 0..DESCENT {
+            let Some(next) = self.regress(best.1) else {
+                break;
+            };
+            let error = self.error(next);
+            // Not so for an error that is not a number, either.
+            let improves = error < best.0;
+            if !improves {
+                break;
+            }
+            best = (error, next);
+        }
+        best
+    }
+
+    fn moments(&self, scale: f32) -> Moments {
+        let scale = f64::from(scale);
+        let mut sums = Moments::default();
+        for (x, image, w) in self.weighted() {
+            let u = image / scale;
+            sums.w += w;
+            sums.u += w * u;
+            sums.uu += w * u * u;
+            sums.x += w * x;
+            sums.xu += w * x * u;
+        }
+        sums
+    }
+
+    /// The parameter that fits the present codes best, as the scheme stores it; none if the codes
+    /// do not determine one.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the nearest f32 is asked for"
+    )]
+    fn regress(&self, at: Parameter) -> Option<Parameter> {
+        let sums = self.moments(at.scale);
+        let (mut scale, mut zero_point) = (sums.xu / sums.uu, at.zero_point);
+        if !goes_through_zero(self.scheme) {
+            // x ≈ s·u + m, which is s·(u − shift).
+            let determinant = sums.w * sums.uu - sums.u * sums.u;
+            let slope = (sums.w * sums.xu - sums.x * sums.u) / determinant;
+            let offset = (sums.uu * sums.x - sums.u * sums.xu) / determinant;
+            let shift = -offset / slope;
+            let exact = f64::from(at.zero_point) + shift;
+            if self.scheme.mapping() == Mapping::Asymmetric {
+                let low = f64::from(self.scheme.quant_min());
+                let high = f64::from(self.scheme.quant_max());
+                let rounded = exact.round_ties_even().clamp(low, high);
+                // The scale that is best with the zero point as it is stored.
+                let shift = rounded - f64::from(at.zero_point);
+                let with_target = sums.xu - shift * sums.x;
+                let with_itself = sums.uu - 2.0 * shift * sums.u + shift * shift * sums.w;
+                scale = with_target / with_itself;
+                zero_point = rounded as f32;
+            } else {
+                scale = slope;
+                zero_point = exact as f32;
+            }
+        }
+        let scale = scale as f32;
+        let stored = if scale.is_finite() && scale > 0.0 {
+            store(self.scheme.scale_kind(), scale)
+        } else {
+            return None;
+        };
+        (stored.is_normal() && zero_point.is_finite()).then_some(Parameter {
+            scale: stored,
+            zero_point,
+        })
+    }
+}
