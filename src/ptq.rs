@@ -6,11 +6,14 @@ mod round_to_nearest;
 pub use gptq::Gptq;
 mod hqq;
 mod least_squares;
+mod random;
 mod round_to_nearest;
+mod transform;
 
 pub use hqq::Hqq;
 pub use least_squares::LeastSquares;
 pub use round_to_nearest::RoundToNearest;
+pub use transform::{Chain, ChannelScales, Hadamard, Rotation, Side, Transform, TransformExt};
 
 use std::fmt::Debug;
 

@@ -3,3 +3,5 @@
 
 mod hqq;
 mod least_squares;
+mod support;
+mod transform;
