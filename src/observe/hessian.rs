@@ -1,5 +1,6 @@
 //! The second moments of a layer's inputs, which say what an error in its weights costs.
 
+mod matrix;
 #[cfg(feature = "serde")]
 mod stored;
 

@@ -1,5 +1,6 @@
 //! Layers as language models have them: correlated inputs, some channels far larger than others.
 
+use lowbit::observe::Hessian;
 use ndarray::{Array1, Array2};
 
 /// Numbers from a normal distribution, the same for the same seed.
@@ -50,10 +51,16 @@ impl Layer {
         Self { weights, inputs }
     }
 
-    /// `XᵀX`.
-    pub(super) fn hessian(&self) -> Array2<f64> {
+    /// `XᵀX`, without the crate.
+    pub(super) fn moments(&self) -> Array2<f64> {
         let inputs = self.inputs.mapv(f64::from);
         inputs.t().dot(&inputs)
+    }
+
+    pub(super) fn hessian(&self) -> Hessian {
+        let mut hessian = Hessian::new(self.inputs.ncols()).unwrap();
+        hessian.observe(&self.inputs).unwrap();
+        hessian
     }
 
     /// `‖X (Ŵ − W)ᵀ‖²`, sum by sum.

@@ -2,6 +2,7 @@
 
 use lowbit::{
     Error,
+    observe::Hessian,
     ptq::{Chain, ChannelScales, Rotation, Side, Transform, TransformExt},
 };
 use ndarray::{Array1, Array2, Array3, array, s};
@@ -83,14 +84,34 @@ fn the_hessian_of_transformed_inputs_is_the_transformed_hessian() {
     for transform in transforms(52) {
         let inputs = transform.inputs(&layer.inputs).unwrap();
         let weights = layer.weights.clone();
-        let expected = Layer { weights, inputs }.hessian();
+        let expected = Layer { weights, inputs }.moments();
         let hessian = transform.hessian(&layer.hessian()).unwrap();
-        assert_eq!(hessian, hessian.t());
+        assert_eq!(hessian.tokens(), 40);
+        let got = hessian.matrix().unwrap();
+        assert_eq!(got, got.t());
         let unit = expected.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
-        for (got, expected) in hessian.iter().zip(&expected) {
+        for (got, expected) in got.iter().zip(&expected) {
             assert!((got - expected).abs() < 1e-5 * unit, "{got} {expected}");
         }
     }
+}
+
+#[test]
+fn directions_that_no_input_has_are_dead_after_a_rotation() {
+    // Every channel is the same: all of it goes to the first one.
+    let mut hessian = Hessian::new(64).unwrap();
+    let same = Array2::from_shape_fn((50, 64), |(token, _)| (token as f32 * 0.7).sin());
+    hessian.observe(&same).unwrap();
+    let rotated = Rotation::hadamard(64).unwrap().hessian(&hessian).unwrap();
+    let diagonal = rotated.diagonal();
+    let trace = hessian.diagonal().sum();
+    assert!((diagonal[0] / trace - 1.0).abs() < 1e-6);
+    assert!(
+        diagonal
+            .iter()
+            .skip(1)
+            .all(|&d| (0.0..1e-6 * trace).contains(&d))
+    );
 }
 
 #[test]
@@ -165,7 +186,7 @@ fn what_does_not_fit_is_refused() {
         refused(transform.inputs(&wrong).unwrap_err());
         refused(transform.weights(&wrong).unwrap_err());
         refused(transform.outputs(&wrong).unwrap_err());
-        refused(transform.hessian(&Array2::zeros((8, 7))).unwrap_err());
+        refused(transform.hessian(&Hessian::new(7).unwrap()).unwrap_err());
         refused(transform.inputs(&ndarray::arr0(1.0_f32)).unwrap_err());
         for bad in [f32::NAN, f32::INFINITY] {
             let mut weights = Array2::<f32>::ones((8, 8));
@@ -173,7 +194,6 @@ fn what_does_not_fit_is_refused() {
             let error = transform.weights(&weights).unwrap_err();
             assert!(matches!(error, Error::NonFinite { .. }), "{error}");
             assert!(transform.outputs(&weights).is_err());
-            assert!(transform.hessian(&weights.mapv(f64::from)).is_err());
         }
     }
     for bad in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-40] {
@@ -200,6 +220,33 @@ fn what_does_not_fit_is_refused() {
     let error = Rotation::hadamard(33).unwrap_err().to_string();
     assert!(error.contains("33"), "{error}");
     assert!(Chain::new(scales(4)).and(scales(5)).is_err());
+}
+
+#[test]
+fn only_a_matrix_of_sums_of_products_is_a_hessian() {
+    let good = Layer::random(1, 300, 40, 6).moments();
+    let read = Hessian::from_matrix(&good, 40).unwrap();
+    let delta = Array2::from_shape_fn((2, 300), |(o, i)| ((o * 7 + i) as f32).sin());
+    let error = delta
+        .mapv(f64::from)
+        .dot(&good)
+        .dot(&delta.mapv(f64::from).t());
+    let expected = error[[0, 0]] + error[[1, 1]];
+    assert!((read.error(&delta).unwrap() / expected - 1.0).abs() < 1e-9);
+    assert!(Hessian::from_matrix(&good, 0).is_err());
+    assert!(Hessian::from_matrix(&good.slice(s![..4, ..3]), 1).is_err());
+    assert!(Hessian::from_matrix(&Array2::zeros((0, 0)), 1).is_err());
+    for (at, bad) in [
+        ([3, 3], f64::NAN),
+        ([3, 3], -1.0),
+        ([3, 5], f64::INFINITY),
+        ([3, 5], 1e9),
+        ([290, 2], good[[290, 290]].sqrt() * good[[2, 2]].sqrt()),
+    ] {
+        let mut matrix = good.clone();
+        matrix[at] = bad;
+        assert!(Hessian::from_matrix(&matrix, 40).is_err(), "{at:?} {bad}");
+    }
 }
 
 #[cfg(feature = "serde")]
