@@ -4,15 +4,26 @@ pub mod gptq;
 mod round_to_nearest;
 
 pub use gptq::Gptq;
+mod awq;
+mod awq_clip;
 mod hqq;
+mod layer_inputs;
 mod least_squares;
+mod norm;
 mod random;
 mod round_to_nearest;
+mod search;
+mod smooth_quant;
 mod transform;
 
+pub use awq::{Awq, AwqBalance};
+pub use awq_clip::AwqClip;
 pub use hqq::Hqq;
+pub use layer_inputs::LayerInputs;
 pub use least_squares::LeastSquares;
+pub use norm::{NormParameters, without_mean};
 pub use round_to_nearest::RoundToNearest;
+pub use smooth_quant::{SmoothQuant, SmoothQuantSearch};
 pub use transform::{Chain, ChannelScales, Hadamard, Rotation, Side, Transform, TransformExt};
 
 use std::fmt::Debug;
@@ -22,7 +33,8 @@ use ndarray::{ArrayRef, ArrayViewD, Dimension};
 use crate::{
     affine::{Affine, Parameter},
     calibrate::map_groups,
-    error::Result,
+    element::Real,
+    error::{Error, Result},
     groups::Groups,
     scheme::Scheme,
     tensor::QTensor,
@@ -114,4 +126,23 @@ fn affine_of_groups<D: Dimension>(
         scale,
         zero_point.collect(),
     )
+}
+
+/// The first value that is not finite, as an error.
+fn check_finite<T: Real, D: Dimension>(what: &'static str, x: &ArrayRef<T, D>) -> Result<()> {
+    let Some(index) = x.iter().position(|value| !value.is_finite()) else {
+        return Ok(());
+    };
+    let mut rest = index;
+    let mut position = x.shape().to_vec();
+    for entry in position.iter_mut().rev() {
+        let extent = (*entry).max(1);
+        (*entry, rest) = (rest % extent, rest / extent);
+    }
+    Err(Error::NonFinite {
+        what,
+        expected: "finite numbers",
+        position,
+        value: x.iter().nth(index).map_or(f64::NAN, |&value| value.into()),
+    })
 }

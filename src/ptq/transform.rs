@@ -13,8 +13,9 @@ pub use rotation::Rotation;
 
 use std::fmt::Debug;
 
-use ndarray::{Array, Array2, ArrayRef, ArrayRef2, Axis, Dimension};
+use ndarray::{Array, Array2, ArrayRef, ArrayRef2, Dimension};
 
+use super::check_finite;
 use crate::{
     element::Real,
     error::{Error, Result},
@@ -293,20 +294,7 @@ fn over_rows<T: Send>(channels: usize, rows: &mut [T], work: impl Fn(&mut [T]) +
     over_pieces(rows, piece, |_, rows| work(rows));
 }
 
-fn finite<T: Real, D: Dimension>(what: &'static str, x: Array<T, D>) -> Result<Array<T, D>> {
-    let Some(index) = x.iter().position(|value| !value.is_finite()) else {
-        return Ok(x);
-    };
-    let mut rest = index;
-    let mut position = x.shape().to_vec();
-    for axis in (0..x.ndim()).rev() {
-        let extent = x.len_of(Axis(axis)).max(1);
-        (position[axis], rest) = (rest % extent, rest / extent);
-    }
-    Err(Error::NonFinite {
-        what,
-        expected: "finite numbers",
-        position,
-        value: x.iter().nth(index).map_or(f64::NAN, |&value| value.into()),
-    })
+fn finite<D: Dimension>(what: &'static str, x: Array<f32, D>) -> Result<Array<f32, D>> {
+    check_finite(what, &x)?;
+    Ok(x)
 }

@@ -1,7 +1,10 @@
 //! The methods of post-training quantization, through the public API, against independent oracles.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod awq;
 mod hqq;
 mod least_squares;
+mod norm;
+mod smooth_quant;
 mod support;
 mod transform;
