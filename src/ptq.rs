@@ -6,6 +6,8 @@ mod round_to_nearest;
 pub use gptq::Gptq;
 mod awq;
 mod awq_clip;
+mod bias_correction;
+mod equalization;
 mod hqq;
 mod layer_inputs;
 mod least_squares;
@@ -18,6 +20,8 @@ mod transform;
 
 pub use awq::{Awq, AwqBalance};
 pub use awq_clip::AwqClip;
+pub use bias_correction::BiasCorrection;
+pub use equalization::{Equalization, absorb_high_bias};
 pub use hqq::Hqq;
 pub use layer_inputs::LayerInputs;
 pub use least_squares::LeastSquares;

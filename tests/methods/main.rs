@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod awq;
+mod equalization;
 mod hqq;
 mod least_squares;
 mod norm;
