@@ -28,15 +28,20 @@ fn uneven(out: usize, channels: usize, seed: u64) -> Array2<f32> {
 
 #[test]
 fn an_equalized_stack_computes_what_it_did_with_level_ranges() {
+    // Even layers, then channels of very different sizes between the first two.
+    let sizes = Array1::from_shape_fn(12, |i| [0.01_f32, 0.1, 1.0, 10.0][i % 4]);
     let uneven_layers = || {
+        let [first, second, third] = [(12, 8), (10, 12), (5, 10)]
+            .map(|(out, channels)| Normal::new(out as u64).array(out, channels));
         [
-            uneven(12, 8, 1),
-            uneven(10, 12, 2),
-            Normal::new(3).array(5, 10),
+            first * sizes.view().insert_axis(Axis(1)),
+            second / &sizes,
+            third,
         ]
     };
     let mut layers = uneven_layers();
-    let plain_biases = [12, 10, 5].map(|out| Normal::new(9).array(1, out).row(0).to_owned());
+    let mut plain_biases = [12, 10, 5].map(|out| Normal::new(9).array(1, out).row(0).to_owned());
+    plain_biases[0] *= &sizes;
     let mut biases = plain_biases.clone();
     let x = Normal::new(4).array(20, 8);
     let before = network(&x, &layers, &biases);
