@@ -3,6 +3,7 @@
 mod entropy;
 mod full_range;
 mod histogram_search;
+mod least_squares;
 mod mean_squared_error;
 mod octav;
 mod percentile;
@@ -13,6 +14,7 @@ mod tensor;
 pub use entropy::Entropy;
 pub use full_range::FullRange;
 pub use histogram_search::HistogramSearch;
+pub use least_squares::LeastSquares;
 pub use mean_squared_error::MeanSquaredError;
 pub use octav::Octav;
 pub use percentile::Percentile;

@@ -4,29 +4,34 @@ pub mod gptq;
 mod round_to_nearest;
 
 pub use gptq::Gptq;
+mod ada_round;
 mod awq;
 mod awq_clip;
 mod bias_correction;
 mod equalization;
 mod hqq;
 mod layer_inputs;
-mod least_squares;
 mod norm;
+mod quant_ease;
 mod random;
 mod round_to_nearest;
+mod rounding;
 mod search;
+mod sign_round;
 mod smooth_quant;
 mod transform;
 
+pub use ada_round::AdaRound;
 pub use awq::{Awq, AwqBalance};
 pub use awq_clip::AwqClip;
 pub use bias_correction::BiasCorrection;
 pub use equalization::{Equalization, absorb_high_bias};
 pub use hqq::Hqq;
 pub use layer_inputs::LayerInputs;
-pub use least_squares::LeastSquares;
 pub use norm::{NormParameters, without_mean};
+pub use quant_ease::QuantEase;
 pub use round_to_nearest::RoundToNearest;
+pub use sign_round::SignRound;
 pub use smooth_quant::{SmoothQuant, SmoothQuantSearch};
 pub use transform::{Chain, ChannelScales, Hadamard, Rotation, Side, Transform, TransformExt};
 
@@ -105,21 +110,20 @@ pub trait QuantizerExt: Quantizer {
 
 impl<Q: Quantizer + ?Sized> QuantizerExt for Q {}
 
-/// The parameters that `fit(values, importance)` finds for each group of a tensor, given that the
-/// scheme can store them; a group of no elements gets those of the range `[0, 0]`.
+/// The parameters that `fit(values)` finds for each group of a tensor, given that the scheme can
+/// store them; a group of no elements gets those of the range `[0, 0]`.
 fn affine_of_groups<D: Dimension>(
     weights: &ArrayRef<f32, D>,
     scheme: &Scheme,
-    importance: Option<ArrayViewD<'_, f32>>,
-    fit: impl Fn(&[f32], Option<&[f32]>) -> Result<Parameter> + Send + Sync,
+    fit: impl Fn(&[f32]) -> Result<Parameter> + Send + Sync,
 ) -> Result<Affine> {
     let groups = Groups::new(weights.shape(), scheme.granularity())?;
     let nothing = Parameter::from_range(scheme, crate::affine::Range::new(0.0, 0.0)?)?;
-    let parameters = map_groups(weights, &groups, importance, |values, importance| {
+    let parameters = map_groups(weights, &groups, None, |values, _| {
         if values.is_empty() {
             Ok(nothing)
         } else {
-            fit(values, importance)
+            fit(values)
         }
     })?;
     let scale = parameters.iter().map(|parameter| parameter.scale).collect();

@@ -30,8 +30,8 @@ use crate::{
 ///
 /// The published code may return the zero point of a step that made things worse; this one keeps,
 /// for each group, the parameters of the least `Σ|E|` it has seen, those it began with among them.
-/// Under a mapping with integer zero points each zero point that is tried is rounded first; where
-/// the zero point is fixed, the scale moves instead: `s ← Σ(W − Wₑ)·q / Σq²`.
+/// Where the zero point is fixed, the scale moves instead, `s ← Σ(W − Wₑ)·q / Σq²`; where it is an
+/// integer, zero point, rounded, and scale take turns.
 ///
 /// ```
 /// use lowbit::{QuantizerExt, RoundToNearest, Scheme, ptq::Hqq};
@@ -115,6 +115,14 @@ impl Hqq {
         self
     }
 
+    fn moving(&self) -> Moving {
+        match (self.scheme.format(), self.scheme.mapping()) {
+            (Format::Int(_), Mapping::AsymmetricFloat) => Moving::ZeroPoint,
+            (Format::Int(_), Mapping::Asymmetric) => Moving::Both,
+            _ => Moving::Scale,
+        }
+    }
+
     fn parameter(&self, values: &[f32]) -> Result<Parameter> {
         let range = self
             .calibrator
@@ -124,17 +132,23 @@ impl Hqq {
         let mut best = (group.absolute_error(start), start);
         let mut moving = start;
         let mut penalty = self.penalty;
-        for _ in 0..self.iterations {
-            let next = group.step(moving, self.norm, penalty);
-            // The step is taken on a real zero point; what counts is the one that can be stored.
-            let Some(candidate) = storable(next, &self.scheme) else {
+        let mut still = 0;
+        for iteration in 0..self.iterations {
+            let moves_zero = match self.moving() {
+                Moving::ZeroPoint => true,
+                Moving::Scale => false,
+                Moving::Both => iteration % 2 == 0,
+            };
+            let next = group.step(moving, moves_zero, self.norm, penalty);
+            let Some(next) = storable(next, &self.scheme) else {
                 break;
             };
-            let error = group.absolute_error(candidate);
+            let error = group.absolute_error(next);
             if error < best.0 {
-                best = (error, candidate);
+                best = (error, next);
             }
-            if next == moving {
+            still = if next == moving { still + 1 } else { 0 };
+            if still == 2 {
                 break;
             }
             moving = next;
@@ -142,6 +156,14 @@ impl Hqq {
         }
         Ok(best.1)
     }
+}
+
+/// What an iteration changes.
+#[derive(Debug, Clone, Copy)]
+enum Moving {
+    ZeroPoint,
+    Scale,
+    Both,
 }
 
 /// The parameter as the scheme can hold it; none if it cannot.
@@ -161,60 +183,41 @@ fn storable(parameter: Parameter, scheme: &Scheme) -> Option<Parameter> {
 struct Group<'a> {
     values: &'a [f32],
     image: Vec<f32>,
-    /// How the scheme computes codes.
     rule: Rule<f32>,
-    /// The same with a real zero point, on which the iteration works.
-    real: Rule<f32>,
-    /// Whether the zero point is what moves.
-    moves_zero: bool,
 }
 
 impl<'a> Group<'a> {
     fn new(values: &'a [f32], scheme: &Scheme) -> Self {
-        let rule = Rule::of(scheme);
-        let real = match rule {
-            Rule::Integer {
-                quant_min,
-                quant_max,
-            } => Rule::FloatZero {
-                quant_min,
-                quant_max,
-            },
-            other => other,
-        };
-        let is_float = matches!(scheme.format(), Format::Float(_));
         Self {
             values,
             image: vec![0.0; values.len()],
-            rule,
-            real,
-            moves_zero: !is_float && !scheme.mapping().is_symmetric(),
+            rule: Rule::of(scheme),
         }
     }
 
-    fn requantize(&mut self, parameter: Parameter, rule: Rule<f32>) {
+    fn requantize(&mut self, parameter: Parameter) {
         let parameters = RunParameters::One {
             scale: parameter.scale,
             zero: parameter.zero_point,
         };
-        loops::fake_quantize(self.values, &mut self.image, parameters, rule);
+        loops::fake_quantize(self.values, &mut self.image, parameters, self.rule);
     }
 
     /// `Σ|W − Q⁻¹(Q(W))|`.
     fn absolute_error(&mut self, parameter: Parameter) -> f64 {
-        self.requantize(parameter, self.rule);
+        self.requantize(parameter);
         let pairs = self.values.iter().zip(&self.image);
         pairs.map(|(&w, &image)| f64::from((w - image).abs())).sum()
     }
 
-    /// One half-quadratic step.
+    /// One half-quadratic step, of the zero point or of the scale.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_precision_loss,
         reason = "sums in f64, results in the type of the parameters"
     )]
-    fn step(&mut self, at: Parameter, norm: f32, penalty: f32) -> Parameter {
-        self.requantize(at, self.real);
+    fn step(&mut self, at: Parameter, moves_zero: bool, norm: f32, penalty: f32) -> Parameter {
+        self.requantize(at);
         // Below this |E|, |E|^(p−1) / β is the larger: most errors need no power.
         let threshold = penalty.powf(-1.0 / (2.0 - norm));
         let shrink = |error: f32| {
@@ -226,7 +229,7 @@ impl<'a> Group<'a> {
             }
         };
         let pairs = self.values.iter().zip(&self.image);
-        if self.moves_zero {
+        if moves_zero {
             // mean(q − (W − Wₑ) / s) with q = Q⁻¹ / s + z.
             let kept = pairs.map(|(&w, &image)| {
                 let error = w - image;
@@ -257,9 +260,7 @@ impl<'a> Group<'a> {
 
 impl Quantizer for Hqq {
     fn quantize_view(&self, weights: ArrayViewD<'_, f32>) -> Result<QTensor> {
-        let affine = affine_of_groups(&weights, &self.scheme, None, |values, _| {
-            self.parameter(values)
-        })?;
+        let affine = affine_of_groups(&weights, &self.scheme, |values| self.parameter(values))?;
         QTensor::quantize(&weights, &affine)
     }
 }

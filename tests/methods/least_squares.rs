@@ -2,7 +2,8 @@
 
 use lowbit::{
     Calibrator, Error, FloatFormat, Format, Mapping, Quantizer, QuantizerExt, Range, Result,
-    RoundToNearest, ScaleKind, Scheme, affine::scalar, observe::Statistics, ptq::LeastSquares,
+    RoundToNearest, ScaleKind, Scheme, affine::scalar, calibrate::LeastSquares,
+    observe::Statistics,
 };
 use ndarray::{Array1, Array2, array};
 
@@ -12,6 +13,10 @@ fn weights(rows: usize, columns: usize) -> Array2<f32> {
         let outlier = if (o * 31 + i) % 29 == 0 { 4.0 } else { 1.0 };
         outlier * x * x * x + 0.1
     })
+}
+
+fn fitting(scheme: Scheme) -> RoundToNearest {
+    RoundToNearest::new(scheme).with_calibrator(LeastSquares::default())
 }
 
 fn schemes() -> Vec<Scheme> {
@@ -70,7 +75,7 @@ fn the_errors_are_nearly_those_of_an_exhaustive_search() {
     let weights = weights(4, 64);
     let importance = Array1::from_shape_fn(64, |i| (1 + i % 5) as f32);
     for scheme in schemes() {
-        let quantized = LeastSquares::new(scheme)
+        let quantized = fitting(scheme)
             .with_importance(&importance)
             .quantize(&weights)
             .unwrap();
@@ -99,7 +104,7 @@ fn the_error_is_never_larger_than_that_of_any_fraction_of_the_range() {
             let pairs = weights.iter().zip(&image);
             pairs.map(|(w, x)| f64::from(w - x).powi(2)).sum::<f64>()
         };
-        let fitted = error(&LeastSquares::new(scheme));
+        let fitted = error(&fitting(scheme));
         #[derive(Debug)]
         struct Fraction(f32);
         impl Calibrator for Fraction {
@@ -123,7 +128,7 @@ fn weights_that_count_nothing_do_not_spoil_the_others() {
     let weights = array![[0.5_f32, -1.0, 100.0, 0.25]];
     let scheme = Scheme::int(3).per_axis(0).build().unwrap();
     let of = |importance: Array1<f32>| {
-        let fitted = LeastSquares::new(scheme).with_importance(&importance);
+        let fitted = fitting(scheme).with_importance(&importance);
         fitted.quantize(&weights)
     };
     let image = of(array![1.0, 1.0, 0.0, 1.0]).unwrap().dequantize::<f32>();
@@ -141,7 +146,7 @@ fn weights_that_count_nothing_do_not_spoil_the_others() {
 #[test]
 fn extremes_give_finite_weights_or_a_typed_error() {
     for scheme in schemes() {
-        let fitted = LeastSquares::new(scheme);
+        let fitted = fitting(scheme);
         for extreme in [
             Array2::zeros((2, 0)),
             Array2::zeros((2, 3)),

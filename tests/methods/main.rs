@@ -4,6 +4,7 @@
 mod awq;
 mod equalization;
 mod hqq;
+mod learned;
 mod least_squares;
 mod norm;
 mod smooth_quant;

@@ -1,8 +1,6 @@
-//! Scale and zero point of each group by weighted least squares, from several starts.
+//! The range whose scale and zero point have the least squared error, by regression.
 
-use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
-
-use super::{Quantizer, affine_of_groups};
+use super::{Calibrator, points::Points};
 use crate::{
     affine::{
         Parameter, Range,
@@ -12,107 +10,71 @@ use crate::{
     },
     error::Result,
     observe::Statistics,
-    scheme::{Format, Mapping, Scheme},
-    tensor::QTensor,
+    scheme::{Format, Mapping, ScaleKind, Scheme},
 };
 
-/// Chooses for each group the scale and the zero point of the least `Σ ω (w − ŵ)²`: the search of
-/// ggml's k-quants with an importance matrix (`make_qx_quants`, `make_qkx3_quants`), for any scheme.
+/// The range whose scale and zero point give the least `Σ ω (x − x̂)²`: the search of ggml's k-quants
+/// with an importance matrix (`make_qx_quants`, `make_qkx3_quants`), for any scheme.
 ///
-/// From each of several fractions of the group's range it rounds to codes, then alternates: the
-/// scale and zero point that fit these codes best (a regression with one or two unknowns), and the
-/// codes nearest under them, until nothing improves. Both steps lower the error, so the result is
-/// never worse than rounding over any of those fractions, the full range among them; and the zero
-/// point, which a range-shrinking search leaves where it is, moves too. Integer zero points and
-/// scales of 16 bits or powers of two are rounded before an error is believed.
+/// From each of several ranges it rounds to codes, then alternates: the scale and zero point that fit
+/// these codes best (a regression with one or two unknowns), and the codes nearest under them, until
+/// nothing improves. Both steps lower the error, so the result is no worse than any of the ranges it
+/// started from, the full one among them; and the zero point, which a range-shrinking search such as
+/// [`MeanSquaredError`](super::MeanSquaredError) leaves where it is, moves too. Integer zero points
+/// and scales of 16 bits or powers of two are rounded before an error is believed.
+///
+/// Values that are at hand count one by one, by their importance if they have one; else the bins of a
+/// histogram count. Where all importances are 0, all values count alike.
 ///
 /// ```
-/// use lowbit::{QuantizerExt, RoundToNearest, Scheme, calibrate::MeanSquaredError, ptq::LeastSquares};
+/// use lowbit::{QuantizerExt, RoundToNearest, Scheme};
+/// use lowbit::calibrate::{LeastSquares, MeanSquaredError};
 /// use ndarray::{Array1, Array2};
 ///
 /// let weights = Array2::from_shape_fn((8, 64), |(o, i)| ((o * 64 + i) as f32 * 0.7).sin().exp());
 /// let importance = Array1::from_shape_fn(64, |i| if i % 16 == 0 { 9.0_f32 } else { 1.0 });
-/// let scheme = Scheme::int(2).asymmetric_float().per_group(32).build()?;
 /// let error = |quantized: lowbit::QTensor| {
 ///     let difference = quantized.dequantize::<f32>() - weights.view().into_dyn();
 ///     (difference.mapv(|d| d * d) * &importance).sum()
 /// };
-/// let searched = RoundToNearest::new(scheme)
-///     .with_calibrator(MeanSquaredError::default())
-///     .with_importance(&importance);
-/// let fitted = LeastSquares::new(scheme).with_importance(&importance);
+/// let scheme = Scheme::int(2).asymmetric_float().per_group(32).build()?;
+/// let method = RoundToNearest::new(scheme).with_importance(&importance);
+/// let searched = method.clone().with_calibrator(MeanSquaredError::default());
+/// let fitted = method.with_calibrator(LeastSquares::default());
 /// assert!(error(fitted.quantize(&weights)?) < 0.9 * error(searched.quantize(&weights)?));
 /// # Ok::<(), lowbit::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeastSquares {
-    scheme: Scheme,
-    importance: Option<ArrayD<f32>>,
     starts: u16,
 }
 
 /// Steps of one descent; it seldom takes more than five.
 const DESCENT: usize = 20;
 
+impl Default for LeastSquares {
+    /// From 20 fractions of the range.
+    fn default() -> Self {
+        Self { starts: 20 }
+    }
+}
+
 impl LeastSquares {
-    /// All weights counting alike, from 20 starts.
-    #[must_use]
-    pub fn new(scheme: Scheme) -> Self {
-        Self {
-            scheme,
-            importance: None,
-            starts: 20,
-        }
-    }
-
-    /// How much an error in each weight counts: an array in the shape of the weights, or of one
-    /// value for each column (an importance matrix row, `Σx²` of the inputs). A group whose weights
-    /// all count nothing is fitted as if they counted alike.
-    #[must_use]
-    pub fn with_importance<D: Dimension>(mut self, importance: &ArrayRef<f32, D>) -> Self {
-        self.importance = Some(importance.to_owned().into_dyn());
-        self
-    }
-
     /// Another number of starts beside the full range: fractions of the range, evenly from 1.1 (of
-    /// small floats 1.6) down to 0.1. Where there is a zero point to choose, 16 ranges cut unevenly at their two ends
-    /// are tried too, unless this number is 0.
+    /// small floats 1.6) down to 0.1. Where there is a zero point to choose, 16 ranges cut unevenly
+    /// at their two ends are tried too, unless this number is 0.
     #[must_use]
     pub fn with_starts(mut self, starts: u16) -> Self {
         self.starts = starts;
         self
     }
 
-    fn parameter(&self, values: &[f32], importance: Option<&[f32]>) -> Result<Parameter> {
-        let mut statistics = Statistics::of_values(values)?;
-        if let Some(importance) = importance {
-            statistics = statistics.with_importance(importance)?;
-        }
-        let importance = importance.filter(|all| all.iter().any(|&one| one > 0.0));
-        let seen = counting(values, importance)?.unwrap_or(statistics.range());
-        let mut fit = Fit::new(values, importance, &self.scheme);
-        let mut best = fit.descend(Parameter::from_range(&self.scheme, seen)?);
-        for (min, max) in self.starts(seen) {
-            // Beyond the largest float there is no wider range to start from.
-            let range = Range::new(min, max);
-            let parameter = range.and_then(|range| Parameter::from_range(&self.scheme, range));
-            let Ok(parameter) = parameter else {
-                continue;
-            };
-            let found = fit.descend(parameter);
-            if found.0 < best.0 {
-                best = found;
-            }
-        }
-        Ok(best.1)
-    }
-
     /// The ranges to start from, beside the full one.
-    fn starts(&self, seen: Range) -> impl Iterator<Item = (f32, f32)> {
+    fn starts(self, scheme: &Scheme, seen: Range) -> impl Iterator<Item = (f32, f32)> {
         let (min, max) = (seen.min(), seen.max());
         // The steps of small floats widen with the value, so that a larger scale may serve better:
         // 4 instead of 6 as the code of the largest weight.
-        let is_float = matches!(self.scheme.format(), Format::Float(_));
+        let is_float = matches!(scheme.format(), Format::Float(_));
         let widest = if is_float { 1.6 } else { 1.1 };
         let fractions = (0..self.starts).map(move |start| {
             let way = f32::from(start) / f32::from(self.starts.max(2) - 1);
@@ -120,7 +82,7 @@ impl LeastSquares {
             (fraction * min, fraction * max)
         });
         // Where both ends can move, they may want to move by different shares.
-        let moves_both = !goes_through_zero(&self.scheme) && self.starts > 0;
+        let moves_both = !goes_through_zero(scheme) && self.starts > 0;
         let shares = if moves_both { 0..4_u8 } else { 0..0 };
         let cuts = shares.clone().flat_map(move |low| {
             let cut = move |share: u8| 0.12 * f32::from(share) * (max - min);
@@ -132,16 +94,49 @@ impl LeastSquares {
     }
 }
 
+impl Calibrator for LeastSquares {
+    fn range(&self, statistics: &Statistics<'_>, scheme: &Scheme) -> Result<Range> {
+        let points = Points::of(statistics)?;
+        let weights = points.weights.as_deref();
+        let weights = weights.filter(|all| all.iter().any(|&one| one > 0.0));
+        let seen = match weights {
+            None => statistics.range(),
+            Some(weights) => range_that_counts(&points.values, weights)?,
+        };
+        let mut fit = Fit::new(&points.values, weights, scheme);
+        let full = Parameter::from_range(scheme, seen)?;
+        let at_full = fit.error(full);
+        let mut best = fit.descend(full);
+        for (min, max) in self.starts(scheme, seen) {
+            // Beyond the largest float there is no wider range to start from.
+            let range = Range::new(min, max);
+            let parameter = range.and_then(|range| Parameter::from_range(scheme, range));
+            let Ok(parameter) = parameter else {
+                continue;
+            };
+            let found = fit.descend(parameter);
+            if found.0 < best.0 {
+                best = found;
+            }
+        }
+        // The parameters that the range will give may differ in their last bits.
+        let range = range_of(best.1, scheme)?;
+        let again = Parameter::from_range(scheme, range)?;
+        Ok(if fit.error(again) < at_full {
+            range
+        } else {
+            seen
+        })
+    }
+}
+
 /// The range of the values that count.
-fn counting(values: &[f32], importance: Option<&[f32]>) -> Result<Option<Range>> {
-    let Some(importance) = importance else {
-        return Ok(None);
-    };
-    let counting = values.iter().zip(importance).filter(|(_, one)| **one > 0.0);
+fn range_that_counts(values: &[f32], weights: &[f32]) -> Result<Range> {
+    let counting = values.iter().zip(weights).filter(|(_, one)| **one > 0.0);
     let ends = counting.fold((f32::INFINITY, f32::NEG_INFINITY), |(min, max), (&x, _)| {
         (min.min(x), max.max(x))
     });
-    Range::new(ends.0, ends.1).map(Some)
+    Range::new(ends.0, ends.1)
 }
 
 /// Whether the scale alone is free.
@@ -149,20 +144,34 @@ fn goes_through_zero(scheme: &Scheme) -> bool {
     matches!(scheme.format(), Format::Float(_)) || scheme.mapping().is_symmetric()
 }
 
-impl Quantizer for LeastSquares {
-    fn quantize_view(&self, weights: ArrayViewD<'_, f32>) -> Result<QTensor> {
-        let importance = self.importance.as_ref().map(|importance| importance.view());
-        let affine = affine_of_groups(&weights, &self.scheme, importance, |values, importance| {
-            self.parameter(values, importance)
-        })?;
-        QTensor::quantize(&weights, &affine)
+/// A range that is laid onto the codes by these parameters, to rounding: the inverse of
+/// [`Parameter::from_range`].
+#[expect(clippy::cast_precision_loss, reason = "codes have at most 16 bits")]
+fn range_of(parameter: Parameter, scheme: &Scheme) -> Result<Range> {
+    let Parameter {
+        mut scale,
+        zero_point,
+    } = parameter;
+    if scheme.scale_kind() == ScaleKind::PowerOfTwo {
+        // A scale above the power by one bit would be rounded up to the next one.
+        scale *= 1.0 - 1e-5;
     }
+    let (low, high) = (scheme.quant_min() as f32, scheme.quant_max() as f32);
+    let middle = scheme.middle() as f32;
+    let around_zero = |codes: f32| (-codes * scale, codes * scale);
+    let (min, max) = match (scheme.format(), scheme.mapping()) {
+        (Format::Float(float), _) => around_zero(float.max_value()),
+        (_, Mapping::Symmetric) => around_zero(high - middle),
+        (_, Mapping::SymmetricHalfRange) => around_zero((high - low) / 2.0),
+        _ => ((low - zero_point) * scale, (high - zero_point) * scale),
+    };
+    Range::new(min.max(f32::MIN), max.min(f32::MAX))
 }
 
 /// One group being fitted.
 struct Fit<'a> {
     values: &'a [f32],
-    importance: Option<&'a [f32]>,
+    weights: Option<&'a [f32]>,
     image: Vec<f32>,
     scheme: &'a Scheme,
     rule: Rule<f32>,
@@ -179,10 +188,10 @@ struct Moments {
 }
 
 impl<'a> Fit<'a> {
-    fn new(values: &'a [f32], importance: Option<&'a [f32]>, scheme: &'a Scheme) -> Self {
+    fn new(values: &'a [f32], weights: Option<&'a [f32]>, scheme: &'a Scheme) -> Self {
         Self {
             values,
-            importance,
+            weights,
             image: vec![0.0; values.len()],
             scheme,
             rule: Rule::of(scheme),
@@ -202,7 +211,7 @@ impl<'a> Fit<'a> {
     }
 
     fn weighted(&self) -> impl Iterator<Item = (f64, f64, f64)> {
-        let weight = |index: usize| self.importance.map_or(1.0, |all| f64::from(all[index]));
+        let weight = |index: usize| self.weights.map_or(1.0, |all| f64::from(all[index]));
         let pairs = self.values.iter().zip(&self.image).enumerate();
         pairs.map(move |(index, (&x, &image))| (x.into(), image.into(), weight(index)))
     }
