@@ -1,4 +1,35 @@
 //! Post-training quantization: float weights to quantized tensors, one method a file.
+//!
+//! [`Quantizer`]s choose codes; [`Transform`]s change the basis of a layer's inputs so that there is
+//! less to lose, and act alike on weights, activations, Hessians and the layer before. They compose:
+//!
+//! ```
+//! use lowbit::{QuantizerExt, Scheme, observe::Hessian};
+//! use lowbit::ptq::{QuantEase, Rotation, SmoothQuant, TransformExt};
+//! use ndarray::{Array2, Axis};
+//!
+//! // a layer, [out, in], and some of its inputs, of which one channel is large
+//! let wave = |i: usize, j: usize| ((i * 37 + j * 11 + i * j) as f32).sin();
+//! let w = Array2::from_shape_fn((32, 64), |(o, i)| wave(i, o));
+//! let x = Array2::from_shape_fn((300, 64), |(t, i)| wave(t, i) * if i == 5 { 20.0 } else { 1.0 });
+//! let input_max = x.mapv(f32::abs).fold_axis(Axis(0), 0.0_f32, |a, b| a.max(*b));
+//! let mut hessian = Hessian::new(64)?;
+//! hessian.observe(&x)?;
+//! let scheme = Scheme::int(3).per_group(32).build()?;
+//!
+//! // smooth, rotate, fit the ranges, learn the codes
+//! let smooth = SmoothQuant::new(0.5)?.scales(&input_max, &[w.view()])?;
+//! let transform = smooth.then(Rotation::hadamard(64)?.with_signs(7))?;
+//! let hessian = transform.hessian(&hessian)?;
+//! let quantized = QuantEase::new(scheme, &hessian).quantize(&transform.weights(&w)?)?;
+//!
+//! // the layer runs on transformed inputs
+//! let image = quantized.dequantize::<f32>().into_dimensionality::<ndarray::Ix2>().unwrap();
+//! let (y, exact) = (transform.inputs(&x)?.dot(&image.t()), x.dot(&w.t()));
+//! let square = |y: Array2<f32>| y.mapv(|y| y * y).sum();
+//! assert!(square(y - &exact) < 0.02 * square(exact));
+//! # Ok::<(), lowbit::Error>(())
+//! ```
 
 pub mod gptq;
 mod round_to_nearest;
@@ -82,7 +113,7 @@ pub trait Quantizer: Debug + Send + Sync {
     /// The quantized tensor, of the same shape.
     ///
     /// # Errors
-    /// [`Error::NonFinite`](crate::Error::NonFinite) for a NaN or an infinity in the weights, and
+    /// [`Error::NonFinite`] for a NaN or an infinity in the weights, and
     /// those of the method.
     fn quantize_view(&self, weights: ArrayViewD<'_, f32>) -> Result<QTensor>;
 }

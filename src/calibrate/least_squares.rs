@@ -13,18 +13,19 @@ use crate::{
     scheme::{Format, Mapping, ScaleKind, Scheme},
 };
 
-/// The range whose scale and zero point give the least `Σ ω (x − x̂)²`: the search of ggml's k-quants
-/// with an importance matrix (`make_qx_quants`, `make_qkx3_quants`), for any scheme.
+/// The range whose scale and zero point give the least `Σ ω (x − x̂)²`: the search of ggml's
+/// k-quants with an importance matrix (`make_qx_quants`, `make_qkx3_quants`), for any scheme.
 ///
-/// From each of several ranges it rounds to codes, then alternates: the scale and zero point that fit
-/// these codes best (a regression with one or two unknowns), and the codes nearest under them, until
-/// nothing improves. Both steps lower the error, so the result is no worse than any of the ranges it
-/// started from, the full one among them; and the zero point, which a range-shrinking search such as
-/// [`MeanSquaredError`](super::MeanSquaredError) leaves where it is, moves too. Integer zero points
-/// and scales of 16 bits or powers of two are rounded before an error is believed.
+/// From each of several ranges it rounds to codes, then alternates: the scale and zero point that
+/// fit these codes best (a regression with one or two unknowns), and the codes nearest under them,
+/// until nothing improves. Both steps lower the error, so the result is no worse than any of the
+/// ranges it started from, the full one among them; and the zero point, which a range-shrinking
+/// search such as [`MeanSquaredError`](super::MeanSquaredError) leaves where it is, moves too.
+/// Integer zero points and scales of 16 bits or powers of two are rounded before an error is
+/// believed.
 ///
-/// Values that are at hand count one by one, by their importance if they have one; else the bins of a
-/// histogram count. Where all importances are 0, all values count alike.
+/// Values that are at hand count one by one, by their importance if they have one; else the bins of
+/// a histogram count. Where all importances are 0, all values count alike.
 ///
 /// ```
 /// use lowbit::{QuantizerExt, RoundToNearest, Scheme};

@@ -28,15 +28,15 @@ pub enum AwqBalance {
     Both,
 }
 
-/// Searches scales of the input channels, from their magnitudes, that make the error of rounding the
-/// weights smallest: Lin et al. 2023, "AWQ" (arXiv:2306.00978), equations 4 and 5, and its published
-/// code.
+/// Searches scales of the input channels, from their magnitudes, that make the error of rounding
+/// the weights smallest: Lin et al. 2023, "AWQ" (arXiv:2306.00978), equations 4 and 5, and its
+/// published code.
 ///
 /// With `x` the magnitude of each channel, `w` the mean over rows of `|W|` as a fraction of the
-/// largest of its group, and `r` from 0 to 1 in steps of 1/20, candidates are `s = x^r` and
-/// `x^r / w^(1−r)`, divided by `√(max s · min s)`, and no scaling at all. (The published grid ends at
-/// 0.95.) Each is judged by the outputs' error, [`LayerInputs::error`], of `Q(W s) / s`; one without
-/// a finite error is passed over.
+/// largest of its group, and `r` from 0 to 1 in steps of 1/20, candidates are `s = x^r` and `x^r /
+/// w^(1−r)`, divided by `√(max s · min s)`, and no scaling at all. (The published grid ends at
+/// 0.95.) Each is judged by the outputs' error, [`LayerInputs::error`], of `Q(W s) / s`; one
+/// without a finite error is passed over.
 ///
 /// ```
 /// use lowbit::{QuantizerExt, RoundToNearest, Scheme, ptq::{Awq, LayerInputs, TransformExt}};
@@ -102,7 +102,8 @@ impl Awq {
         Ok(self)
     }
 
-    /// The scales for layers `[out, in]` that read the same inputs; all 1 if no candidate is better.
+    /// The scales for layers `[out, in]` that read the same inputs; all 1 if no candidate is
+    /// better.
     ///
     /// # Errors
     /// [`Error::Empty`] for no layer; [`Error::ShapeMismatch`] unless all have a column for each

@@ -17,8 +17,8 @@ use crate::{
     tensor::QTensor,
 };
 
-/// Rounds to nearest over the range of each group, among fractions of the full one, that changes the
-/// group's part of the outputs least: `‖X_g (Ŵ_g − W_g)ᵀ‖²`.
+/// Rounds to nearest over the range of each group, among fractions of the full one, that changes
+/// the group's part of the outputs least: `‖X_g (Ŵ_g − W_g)ᵀ‖²`.
 ///
 /// Lin et al. 2023, "AWQ" (arXiv:2306.00978), the clipping of its published code: fractions
 /// `1 − i/20`, for `i` from 0 to 9. The full range is the first, so that clipping is never worse

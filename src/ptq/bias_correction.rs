@@ -9,8 +9,8 @@ use crate::{
     tensor::QTensor,
 };
 
-/// The mean difference `E[y − ŷ]` of each output of a layer, in float and quantized, over all batches
-/// shown to it: what its bias lacks.
+/// The mean difference `E[y − ŷ]` of each output of a layer, in float and quantized, over all
+/// batches shown to it: what its bias lacks.
 ///
 /// Nagel et al. 2019 (arXiv:1906.04721), section 4.2, the empirical form: layers are corrected in
 /// order, each on what the corrected ones before it produce. Sums are in f64; shards
@@ -104,8 +104,8 @@ impl BiasCorrection {
     /// input is known: `(W − Ŵ) · E[x]`, in f64.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] unless weights, quantized weights and means fit; [`Error::NonFinite`]
-    /// if the result is not finite.
+    /// [`Error::ShapeMismatch`] unless weights, quantized weights and means fit;
+    /// [`Error::NonFinite`] if the result is not finite.
     ///
     /// ```
     /// use lowbit::{QuantizerExt, RoundToNearest, Scheme, ptq::BiasCorrection};

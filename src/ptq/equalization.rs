@@ -15,10 +15,10 @@ use crate::{
 /// tensor serves all channels: no data is needed.
 ///
 /// Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction"
-/// (arXiv:1906.04721), equation 11: channel `i` between weights `W₁` and `W₂` gets
-/// `s_i = √(max|W₁[i,:]| / max|W₂[:,i]|)`, after which both maxima are `√(max · max)`. It holds
-/// for a nonlinearity `f` with `f(s x) = s f(x)`: none, ReLU, leaky ReLU. A channel of which one side
-/// is all 0 keeps its scale.
+/// (arXiv:1906.04721), equation 11: channel `i` between weights `W₁` and `W₂` gets `s_i =
+/// √(max|W₁[i,:]| / max|W₂[:,i]|)`, after which both maxima are `√(max · max)`. It holds for a
+/// nonlinearity `f` with `f(s x) = s f(x)`: none, ReLU, leaky ReLU. A channel of which one side is
+/// all 0 keeps its scale.
 ///
 /// ```
 /// use lowbit::ptq::{Equalization, TransformExt};
@@ -85,12 +85,12 @@ impl Equalization {
         ChannelScales::new(pairs.map(|(&a, &b)| scale((a / b).sqrt())).collect())
     }
 
-    /// The scales around a depthwise layer, whose channel `i` reads channel `i` alone: of the channels
-    /// before it and of those after it. Its taps are given as `[channels, taps]`.
+    /// The scales around a depthwise layer, whose channel `i` reads channel `i` alone: of the
+    /// channels before it and of those after it. Its taps are given as `[channels, taps]`.
     ///
     /// With `m₁, m₂, m₃` the largest magnitudes, `m₁ / ∛(m₁ m₂ m₃)` and `∛(m₁ m₂ m₃) / m₃` (AIMET):
-    /// all three then have the same range. The depthwise layer is multiplied by the first and divided
-    /// by the second, row by row.
+    /// all three then have the same range. The depthwise layer is multiplied by the first and
+    /// divided by the second, row by row.
     ///
     /// # Errors
     /// As [`scales`](Self::scales).
@@ -125,8 +125,8 @@ impl Equalization {
         ))
     }
 
-    /// Equalizes a stack of layers, each reading what the one before it writes, in place; returns the
-    /// scales of the channels between them, for their biases.
+    /// Equalizes a stack of layers, each reading what the one before it writes, in place; returns
+    /// the scales of the channels between them, for their biases.
     ///
     /// # Errors
     /// [`Error::Empty`] for less than two layers; those of [`scales`](Self::scales). After an error

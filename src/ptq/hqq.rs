@@ -24,9 +24,9 @@ use crate::{
 ///
 /// Half-quadratic splitting of `min ‖W − Q⁻¹(Q(W))‖_p` (Badri and Shaji 2023, "Half-Quadratic
 /// Quantization of Large Machine Learning Models", equations 3 to 6, and its published code): with
-/// `E = W − Q⁻¹(Q(W))` it alternates the shrinkage
-/// `Wₑ = sign(E) · max(0, |E| − |E|^(p−1) / β)` and `z ← mean(Q(W) − (W − Wₑ) / s)`, and `β` grows by
-/// `κ`. The scale stays the one of the calibrator's range.
+/// `E = W − Q⁻¹(Q(W))` it alternates the shrinkage `Wₑ = sign(E) · max(0, |E| − |E|^(p−1) / β)` and
+/// `z ← mean(Q(W) − (W − Wₑ) / s)`, and `β` grows by `κ`. The scale stays the one of the
+/// calibrator's range.
 ///
 /// The published code may return the zero point of a step that made things worse; this one keeps,
 /// for each group, the parameters of the least `Σ|E|` it has seen, those it began with among them.

@@ -109,7 +109,8 @@ impl LayerInputs {
     /// The sum, or the mean, of the squares of each channel, `[in]`.
     ///
     /// # Errors
-    /// [`Error::Empty`] for no channel; [`Error::NonFinite`] for one that is negative or not finite.
+    /// [`Error::Empty`] for no channel; [`Error::NonFinite`] for one that is negative or not
+    /// finite.
     pub fn importance(importance: &ArrayRef1<f32>) -> Result<Self> {
         not_empty(importance.len())?;
         let bad = |value: &f32| !(value.is_finite() && *value >= 0.0);

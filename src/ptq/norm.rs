@@ -13,8 +13,8 @@ use crate::{affine::same_shape, error::Result};
 /// itself then gets a gain of 1 and a shift of 0.
 ///
 /// A LayerNorm also takes off the mean, which a rotation would move: with [`without_mean`] on the
-/// weights and the bias of each layer that writes what the norm reads, there is no mean to take off,
-/// and the LayerNorm is an RMSNorm.
+/// weights and the bias of each layer that writes what the norm reads, there is no mean to take
+/// off, and the LayerNorm is an RMSNorm.
 ///
 /// ```
 /// use lowbit::ptq::NormParameters;
@@ -36,7 +36,7 @@ impl NormParameters {
     /// The gain of an RMSNorm; it may be 0 or negative.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] for a NaN or an infinity.
+    /// [`Error::NonFinite`](crate::Error::NonFinite) for a NaN or an infinity.
     pub fn new(gain: Array1<f32>) -> Result<Self> {
         check_finite("gain of the norm", &gain)?;
         Ok(Self { gain, shift: None })
@@ -45,8 +45,8 @@ impl NormParameters {
     /// The gain and the shift of a LayerNorm.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] if they differ in length; [`Error::NonFinite`] for a NaN or an
-    /// infinity.
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if they differ in length;
+    /// [`Error::NonFinite`](crate::Error::NonFinite) for a NaN or an infinity.
     pub fn with_shift(gain: Array1<f32>, shift: Array1<f32>) -> Result<Self> {
         same_shape("shift of the norm", gain.shape(), shift.shape())?;
         check_finite("shift of the norm", &shift)?;
@@ -58,8 +58,8 @@ impl NormParameters {
     /// The weights `[out, in]` of a layer after the norm, with the gain in them.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] unless there is a column for each gain; [`Error::NonFinite`] if a
-    /// folded weight is not finite.
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) unless there is a column for each
+    /// gain; [`Error::NonFinite`](crate::Error::NonFinite) if a folded weight is not finite.
     pub fn weights(&self, weights: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         self.fits(weights)?;
         let folded = weights.to_owned() * &self.gain;
@@ -71,8 +71,9 @@ impl NormParameters {
     /// the gain was folded in. The sum is taken in f64.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] unless there is a column for each gain and a bias for each row;
-    /// [`Error::NonFinite`] if a folded bias is not finite.
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) unless there is a column for each gain
+    /// and a bias for each row; [`Error::NonFinite`](crate::Error::NonFinite) if a folded bias is
+    /// not finite.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the nearest f32 is asked for"
@@ -108,7 +109,7 @@ impl NormParameters {
 /// `(I − 1 1ᵀ / out) W`, with the means in f64.
 ///
 /// # Errors
-/// [`Error::NonFinite`] if a value of the result is not finite.
+/// [`Error::NonFinite`](crate::Error::NonFinite) if a value of the result is not finite.
 ///
 /// ```
 /// use lowbit::ptq::without_mean;

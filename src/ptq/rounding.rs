@@ -1,8 +1,8 @@
-//! What the methods that learn codes have in common: rows of a layer, some at a time, whose codes are
-//! changed so that the outputs' error falls.
+//! What the methods that learn codes have in common: rows of a layer, some at a time, whose codes
+//! are changed so that the outputs' error falls.
 //!
-//! With `Δ = Ŵ − W` and `H = XᵀX`, the squared error of the outputs is `tr(Δ H Δᵀ)`: a sum over rows,
-//! each of which can be worked on alone, and its gradient is `2 Δ H`. No inputs are needed.
+//! With `Δ = Ŵ − W` and `H = XᵀX`, the squared error of the outputs is `tr(Δ H Δᵀ)`: a sum over
+//! rows, each of which can be worked on alone, and its gradient is `2 Δ H`. No inputs are needed.
 
 use std::ops::Range;
 
@@ -25,8 +25,8 @@ use crate::{
     tensor::QTensor,
 };
 
-/// Where these methods begin unless told: rounding under the parameters that fit the weights best, each
-/// counted by the squares of the inputs it meets.
+/// Where these methods begin unless told: rounding under the parameters that fit the weights best,
+/// each counted by the squares of the inputs it meets.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "fractions of the largest; the nearest f32 will do"
@@ -132,8 +132,8 @@ pub(super) fn row_products(a: &Array2<f32>, b: &Array2<f32>) -> Vec<f64> {
     .collect()
 }
 
-/// The layer with the codes and parameters that `improve` makes of those of `start`, block by block;
-/// rows whose error it does not lower stay as they were.
+/// The layer with the codes and parameters that `improve` makes of those of `start`, block by
+/// block; rows whose error it does not lower stay as they were.
 pub(super) fn improve_rows(
     weights: &ArrayViewD<'_, f32>,
     start: &QTensor,

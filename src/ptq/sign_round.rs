@@ -18,7 +18,8 @@ use crate::{
 
 /// Learns an offset `V ∈ [−½, ½]` for the rounding of each weight, and factors `α, β ∈ [0, 1]` for
 /// the ends of each group's range, by signed gradient descent: Cheng et al. 2023, "Optimize Weight
-/// Rounding via Signed Gradient Descent" (SignRound, AutoRound; arXiv:2309.05516), equations 3 to 6.
+/// Rounding via Signed Gradient Descent" (SignRound, AutoRound; arXiv:2309.05516), equations 3 to
+/// 6.
 ///
 /// `Ŵ = s (clip(round(W/s + V) + z) − z)`, with `s` and `z` of the range `[β min, α max]` (under a
 /// symmetric mapping `α` scales both ends). Each step moves everything by the learning rate, which
@@ -59,9 +60,9 @@ pub struct SignRound<'a> {
 }
 
 impl<'a> SignRound<'a> {
-    /// The published settings: 200 steps, with a learning rate of 1/200 to begin with. It starts from
-    /// the parameters of [`LeastSquares`](crate::calibrate::LeastSquares), with the diagonal of the
-    /// Hessian as importance (the published program: from the full ranges).
+    /// The published settings: 200 steps, with a learning rate of 1/200 to begin with. It starts
+    /// from the parameters of [`LeastSquares`](crate::calibrate::LeastSquares), with the diagonal
+    /// of the Hessian as importance (the published program: from the full ranges).
     #[must_use]
     pub fn new(scheme: Scheme, hessian: &'a Hessian) -> Self {
         Self {
@@ -81,8 +82,8 @@ impl<'a> SignRound<'a> {
         self
     }
 
-    /// Another number of steps, with a learning rate of one over it to begin with, or twice that for
-    /// 1000 steps and more at 3 bits and less.
+    /// Another number of steps, with a learning rate of one over it to begin with, or twice that
+    /// for 1000 steps and more at 3 bits and less.
     #[must_use]
     pub fn with_steps(mut self, steps: u16) -> Self {
         self.steps = steps;

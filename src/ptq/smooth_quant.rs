@@ -15,8 +15,8 @@ use crate::{
     scheme::Scheme,
 };
 
-/// Scales `s_j = max|X_j|^α / max|W_j|^(1−α)`: `α = 1` gives all channels of the activations the same
-/// range, `α = 0` all columns of the weights.
+/// Scales `s_j = max|X_j|^α / max|W_j|^(1−α)`: `α = 1` gives all channels of the activations the
+/// same range, `α = 0` all columns of the weights.
 ///
 /// Xiao et al. 2022, "SmoothQuant" (arXiv:2211.10438), equation 4. Scales lie between 1e-5 and 1e5;
 /// a channel whose inputs or weights are all 0 keeps its scale of 1.
@@ -149,8 +149,8 @@ impl SmoothQuantSearch {
     /// [`samples`](LayerInputs::samples): how activations round depends on each of them.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] for inputs that are not samples; as [`SmoothQuant::scales`]; those of the
-    /// quantizer and of the activations' scheme, where nothing is scaled.
+    /// [`Error::Mismatch`] for inputs that are not samples; as [`SmoothQuant::scales`]; those of
+    /// the quantizer and of the activations' scheme, where nothing is scaled.
     pub fn scales(
         &self,
         inputs: &LayerInputs,

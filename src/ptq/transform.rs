@@ -104,7 +104,8 @@ pub trait TransformExt: Transform {
     /// spread over their row.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] unless the last axis has [`channels`](Transform::channels) elements.
+    /// [`Error::ShapeMismatch`] unless the last axis has [`channels`](Transform::channels)
+    /// elements.
     fn inputs<D: Dimension>(&self, x: &ArrayRef<f32, D>) -> Result<Array<f32, D>> {
         rows_of(self, "inputs", x, |rows| {
             self.apply_f32(Side::Inputs, rows);
@@ -142,8 +143,9 @@ pub trait TransformExt: Transform {
     /// Weights `[…, in]`, transformed: what is quantized.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] unless the last axis has [`channels`](Transform::channels) elements;
-    /// [`Error::NonFinite`] if a transformed weight is not finite, as where a weight is not.
+    /// [`Error::ShapeMismatch`] unless the last axis has [`channels`](Transform::channels)
+    /// elements; [`Error::NonFinite`] if a transformed weight is not finite, as where a weight is
+    /// not.
     fn weights<D: Dimension>(&self, weights: &ArrayRef<f32, D>) -> Result<Array<f32, D>> {
         let transformed = rows_of(self, "weights", weights, |rows| {
             self.apply_f32(Side::Weights, rows);
@@ -200,8 +202,8 @@ pub trait TransformExt: Transform {
         )
     }
 
-    /// The Hessian of the transformed inputs: `Tᵀ · H · T`. Needs two matrices of `8 in²` bytes while
-    /// it works.
+    /// The Hessian of the transformed inputs: `Tᵀ · H · T`. Needs two matrices of `8 in²` bytes
+    /// while it works.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] unless it is `[channels, channels]`; [`Error::NonFinite`] if an

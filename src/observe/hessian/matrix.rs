@@ -10,14 +10,14 @@ use crate::{
 };
 
 impl Hessian {
-    /// A Hessian whose [`matrix`](Self::matrix) is this one, `[in, in]`, the sum over so many rows of
-    /// inputs; more rows may be observed.
+    /// A Hessian whose [`matrix`](Self::matrix) is this one, `[in, in]`, the sum over so many rows
+    /// of inputs; more rows may be observed.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] unless it is square; [`Error::NonFinite`] for a NaN or an infinity;
     /// [`Error::Mismatch`] unless it is symmetric and no element is greater in magnitude than
-    /// `√(Hᵢᵢ Hⱼⱼ)`, both to one part in a thousand, which holds for every sum of products of inputs;
-    /// [`Error::InvalidOption`] for no rows; those of [`Hessian::new`].
+    /// `√(Hᵢᵢ Hⱼⱼ)`, both to one part in a thousand, which holds for every sum of products of
+    /// inputs; [`Error::InvalidOption`] for no rows; those of [`Hessian::new`].
     ///
     /// What rounding leaves of an input that is 0, up to `1e-5 max Hᵢᵢ`, passes; where it makes a
     /// square negative, that input counts as one that nothing reached.
@@ -66,8 +66,8 @@ impl Hessian {
     }
 }
 
-/// Squares are not negative, no product is greater than those of the two columns' own, and the order
-/// of the factors does not matter.
+/// Squares are not negative, no product is greater than those of the two columns' own, and the
+/// order of the factors does not matter.
 fn check_moments(matrix: &ArrayRef2<f64>) -> Result<()> {
     const BOUND: f64 = 1e-3;
     let slack = 1e-5

@@ -39,7 +39,8 @@ impl ChannelScales {
     /// The scales of channels, in order.
     ///
     /// # Errors
-    /// [`Error::Empty`] for none; [`Error::InvalidScale`] unless each is finite, positive and normal.
+    /// [`Error::Empty`] for none; [`Error::InvalidScale`] unless each is finite, positive and
+    /// normal.
     pub fn new(scales: Array1<f32>) -> Result<Self> {
         if scales.is_empty() {
             return Err(Error::Empty {

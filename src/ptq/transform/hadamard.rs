@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use ndarray::{Array1, ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
+
 use super::orders;
 use crate::{
     element::Real,
@@ -12,10 +14,10 @@ use crate::{
 
 /// An orthonormal Hadamard transform of one size: `x ← x · H / √n`, with `H` of ±1.
 ///
-/// For `n = m · 2^k`, `H` is the Kronecker product of a matrix of order `m` and Sylvester's of order
-/// `2^k`: the transform takes `n (m + k)` additions. Orders `m` are those of Paley (`q + 1` and
-/// `2 (q + 1)` for primes `q`), Williamson and Cooper and Wallis, up to 1024, with 12, 20, 28, 36,
-/// 40, 44, 52, 60, 108, 140, 156 and 172 among them.
+/// For `n = m · 2^k`, `H` is the Kronecker product of a matrix of order `m` and Sylvester's of
+/// order `2^k`: the transform takes `n (m + k)` additions. Orders `m` are those of Paley (`q + 1`
+/// and `2 (q + 1)` for primes `q`), Williamson and Cooper and Wallis, up to 1024, with 12, 20, 28,
+/// 36, 40, 44, 52, 60, 108, 140, 156 and 172 among them.
 ///
 /// ```
 /// use lowbit::ptq::Hadamard;
@@ -92,48 +94,58 @@ impl Hadamard {
         reason = "sizes of rows are far below 2^53"
     )]
     fn multiply<T: Real>(&self, rows: &mut [T], matrix: &[f32]) {
-        if rows.len() < self.size {
-            return;
-        }
         let inner = self.size / self.order;
         let norm = 1.0 / (self.size as f64).sqrt();
         let norm = T::from_f64(norm).unwrap_or_else(T::one);
-        let mut mixed = vec![T::zero(); if self.order > 1 { self.size } else { 0 }];
+        let whole = rows.len() / self.size * self.size;
+        let rows = &mut rows[..whole];
         wide(|| {
-            for row in rows.chunks_exact_mut(self.size) {
-                for block in row.chunks_exact_mut(inner) {
-                    sylvester(block);
-                }
-                if self.order > 1 {
-                    mix(row, &mut mixed, matrix, inner);
-                    row.copy_from_slice(&mixed);
-                }
-                for value in row {
+            for block in rows.chunks_exact_mut(inner) {
+                sylvester(block);
+                for value in block {
                     *value = *value * norm;
                 }
             }
         });
+        if self.order > 1 {
+            mix(rows, matrix, self.order, inner);
+        }
     }
 }
 
-/// `out[i] = Σ_j row[j] · matrix[j][i]`, where each entry is `inner` consecutive elements.
-#[inline(always)]
-fn mix<T: Real>(row: &[T], out: &mut [T], matrix: &[f32], inner: usize) {
-    out.fill(T::zero());
-    let order = row.len() / inner;
-    for (x, signs) in row.chunks_exact(inner).zip(matrix.chunks_exact(order)) {
-        if let [x] = x {
-            for (out, &sign) in out.iter_mut().zip(signs) {
-                *out = *out + *x * T::of_f32(sign);
+/// Multiplies each row, as `order` entries of `inner` consecutive elements, by the matrix: entry
+/// `i` becomes `Σ_j entry[j] · matrix[j][i]`.
+fn mix<T: Real>(rows: &mut [T], matrix: &[f32], order: usize, inner: usize) {
+    /// Rows of single elements that are multiplied together.
+    const ROWS: usize = 64;
+    let matrix: Array1<T> = matrix.iter().map(|&sign| T::of_f32(sign)).collect();
+    let Ok(matrix) = matrix.into_shape_with_order((order, order)) else {
+        return;
+    };
+    let (one, zero) = (T::one(), T::zero());
+    let together = if inner == 1 { ROWS } else { 1 };
+    let mut mixed = vec![zero; together.min(rows.len() / order) * order * inner];
+    for rows in rows.chunks_mut(order * inner * together) {
+        let mixed = &mut mixed[..rows.len()];
+        let count = rows.len() / order;
+        if inner == 1 {
+            let shape = (count, order);
+            if let (Ok(rows), Ok(mut out)) = (
+                ArrayView2::from_shape(shape, &*rows),
+                ArrayViewMut2::from_shape(shape, &mut *mixed),
+            ) {
+                general_mat_mul(one, &rows, &matrix, zero, &mut out);
             }
-            continue;
-        }
-        for (out, &sign) in out.chunks_exact_mut(inner).zip(signs) {
-            let sign = T::of_f32(sign);
-            for (out, &x) in out.iter_mut().zip(x) {
-                *out = *out + x * sign;
+        } else {
+            let shape = (order, inner);
+            if let (Ok(row), Ok(mut out)) = (
+                ArrayView2::from_shape(shape, &*rows),
+                ArrayViewMut2::from_shape(shape, &mut *mixed),
+            ) {
+                general_mat_mul(one, &matrix.t(), &row, zero, &mut out);
             }
         }
+        rows.copy_from_slice(mixed);
     }
 }
 

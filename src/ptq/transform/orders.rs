@@ -105,9 +105,9 @@ fn paley_symmetric(q: usize) -> Vec<i8> {
 /// Sequences of a prime length, symmetric about 0, whose periodic autocorrelations sum to 0 at
 /// every shift but 0: the first rows of Williamson's four circulant matrices.
 ///
-/// Found as Williamson found those of length 43: each is constant on the cosets of a subgroup of the
-/// multiplicative group, so that few candidates are left. Pairs whose autocorrelations cancel are
-/// met in a table.
+/// Found as Williamson found those of length 43: each is constant on the cosets of a subgroup of
+/// the multiplicative group, so that few candidates are left. Pairs whose autocorrelations cancel
+/// are met in a table.
 fn williamson(length: usize) -> Option<[Vec<i8>; 4]> {
     /// Cosets, at most: 2^7 candidates, some 8,000 pairs.
     const COSETS: usize = 7;

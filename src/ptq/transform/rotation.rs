@@ -13,8 +13,8 @@ use crate::{
 /// of each block of them.
 ///
 /// Each output mixes all inputs alike, so that one large channel becomes a little of every channel
-/// (QuIP#, Tseng et al. 2024, arXiv:2402.04396; QuaRot, Ashkboos et al. 2024, arXiv:2404.00456). It is
-/// folded into the weights on both sides of a residual stream, or applied online to what a
+/// (QuIP#, Tseng et al. 2024, arXiv:2402.04396; QuaRot, Ashkboos et al. 2024, arXiv:2404.00456). It
+/// is folded into the weights on both sides of a residual stream, or applied online to what a
 /// nonlinearity produces, in `n log n` additions a row. A rotation by blocks of the size of a head
 /// rotates the values of each head on its own.
 ///
@@ -49,8 +49,8 @@ impl Rotation {
     /// The Hadamard transform of all channels, without signs.
     ///
     /// # Errors
-    /// Those of [`Hadamard::new`]; [`blocks`](Self::blocks) may serve where there is no transform of
-    /// that size.
+    /// Those of [`Hadamard::new`]; [`blocks`](Self::blocks) may serve where there is no transform
+    /// of that size.
     pub fn hadamard(channels: usize) -> Result<Self> {
         Self::blocks(channels, channels)
     }
@@ -58,8 +58,8 @@ impl Rotation {
     /// The Hadamard transform of each block of `size` consecutive channels, without signs.
     ///
     /// # Errors
-    /// Those of [`Hadamard::new`]; [`Error::InvalidOption`] if the size does not divide the channels;
-    /// [`Error::TooLarge`] for more than 2^24 of them.
+    /// Those of [`Hadamard::new`]; [`Error::InvalidOption`] if the size does not divide the
+    /// channels; [`Error::TooLarge`] for more than 2^24 of them.
     pub fn blocks(channels: usize, size: usize) -> Result<Self> {
         /// Channels, at most: signs are made for each.
         const LIMIT: usize = 1 << 24;
