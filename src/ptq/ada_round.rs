@@ -1,5 +1,7 @@
 //! AdaRound: whether each weight rounds up or down, learned with a relaxation that hardens.
 
+mod gate;
+
 use std::sync::Arc;
 
 use ndarray::{Array2, ArrayViewD, Zip};
@@ -16,6 +18,7 @@ use crate::{
     scheme::{Mapping, Scheme},
     tensor::QTensor,
 };
+use gate::{gate_at, openness, parts};
 
 /// Learns for each weight whether it goes to the code below or above: Nagel et al. 2020, "Up or
 /// Down? Adaptive Rounding for Post-Training Quantization" (arXiv:2004.10568), equations 21 to 25.
@@ -65,9 +68,6 @@ pub struct AdaRound<'a> {
 
 /// How often roundings are looked at.
 const LOOKS: u16 = 20;
-
-const ZETA: f32 = 1.1;
-const GAMMA: f32 = -0.1;
 
 impl<'a> AdaRound<'a> {
     /// 1000 steps of a learning rate of 0.01, and `λ = 100`. (The paper takes 10,000 steps of 0.001
@@ -210,9 +210,7 @@ impl Learning {
                     learning.floors[[row, column]] = floor;
                     learning.scales[[row, column]] = at.scale;
                     learning.zero_points[[row, column]] = at.zero_point;
-                    // So that h is the fraction.
-                    learning.gates[[row, column]] =
-                        -((ZETA - GAMMA) / (fraction - GAMMA) - 1.0).ln();
+                    learning.gates[[row, column]] = gate_at(fraction);
                 }
             }
         }
@@ -286,50 +284,5 @@ impl Learning {
                 let up = if gate >= 0.0 { 1.0 } else { 0.0 };
                 *code = limit(floor + up, self.least, self.greatest) as i32;
             });
-    }
-}
-
-/// The integer below, and how far above it.
-fn parts(exact: f32) -> (f32, f32) {
-    let floor = exact.floor();
-    (floor, (exact - floor).clamp(0.0, 1.0))
-}
-
-/// `h(V)`, and its slope.
-#[inline(always)]
-fn openness(gate: f32) -> (f32, f32) {
-    let sigmoid = 1.0 / (1.0 + (-gate).exp());
-    let stretched = sigmoid * (ZETA - GAMMA) + GAMMA;
-    let inside = (0.0..=1.0).contains(&stretched);
-    let along = if inside {
-        (ZETA - GAMMA) * sigmoid * (1.0 - sigmoid)
-    } else {
-        0.0
-    };
-    (stretched.clamp(0.0, 1.0), along)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_slope_of_the_gate_is_that_of_differences() {
-        for step in -60..=60_i8 {
-            let gate = f32::from(step) / 10.0;
-            let (open, along) = openness(gate);
-            assert!((0.0..=1.0).contains(&open));
-            let ends = [gate - 1e-2, gate + 1e-2].map(openness);
-            // Not across the ends of the clip, where there is no slope.
-            if (ends[0].1 == 0.0) == (ends[1].1 == 0.0) {
-                let difference = (ends[1].0 - ends[0].0) / 2e-2;
-                approx::assert_abs_diff_eq!(along, difference, epsilon = 2e-3);
-            }
-        }
-        // The gate that is learned from begins at the fraction.
-        for fraction in [0.0_f32, 0.1, 0.5, 0.93, 1.0] {
-            let gate = -((ZETA - GAMMA) / (fraction - GAMMA) - 1.0).ln();
-            approx::assert_abs_diff_eq!(openness(gate).0, fraction, epsilon = 1e-6);
-        }
     }
 }

@@ -2,12 +2,12 @@
 //! worse.
 
 use lowbit::{
-    Affine, Error, FloatFormat, Granularity, QTensor, Quantizer, QuantizerExt, RoundToNearest,
-    Scheme, SchemeBuilder,
+    Affine, Error, FloatFormat, QTensor, Quantizer, QuantizerExt, RoundToNearest, Scheme,
+    SchemeBuilder,
     affine::scalar,
     calibrate::MeanSquaredError,
     observe::Hessian,
-    ptq::{AdaRound, QuantEase, Rotation, SignRound, SmoothQuant, TransformExt},
+    ptq::{AdaRound, QuantEase, SignRound},
 };
 use ndarray::{Array1, Array2, ArrayView1, Axis, Ix2};
 
@@ -276,76 +276,4 @@ fn hessians_and_weights_that_are_no_use_are_refused_or_change_nothing() {
         .with_start(nearest(scheme))
         .with_steps(0);
     assert_eq!(none.quantize(&layer.weights).unwrap(), plain);
-}
-
-#[test]
-fn the_same_bits_on_any_number_of_threads() {
-    let layer = Layer::random(150, 40, 100, 6);
-    let hessian = layer.hessian();
-    let scheme = Scheme::int(2)
-        .asymmetric_float()
-        .per_group(16)
-        .build()
-        .unwrap();
-    let all = || {
-        let smooth = SmoothQuant::new(0.5).unwrap();
-        let smooth = smooth
-            .scales(&layer.input_max(), &[layer.weights.view()])
-            .unwrap();
-        let transform = smooth
-            .then(Rotation::hadamard(40).unwrap().with_signs(1))
-            .unwrap();
-        let moments = transform.hessian(&hessian).unwrap();
-        let weights = transform.weights(&layer.weights).unwrap();
-        [
-            QuantEase::new(scheme, &moments).quantize(&weights).unwrap(),
-            SignRound::new(scheme, &moments)
-                .with_steps(20)
-                .quantize(&weights)
-                .unwrap(),
-            AdaRound::new(scheme, &moments)
-                .with_steps(20, 0.1)
-                .unwrap()
-                .quantize(&weights)
-                .unwrap(),
-        ]
-    };
-    let on = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        pool.build().unwrap().install(all)
-    };
-    assert_eq!(on(1), on(3));
-}
-
-#[test]
-fn smoothing_rotating_and_learning_is_a_pipeline_of_four_lines() {
-    // Inputs that are quantized too: outliers cost them dearly.
-    let layer = Layer::random(24, 52, 300, 7);
-    let (x, w, hessian) = (&layer.inputs, &layer.weights, &layer.hessian());
-    let weights = Scheme::int(4).per_axis(0).build().unwrap();
-    let inputs = Scheme::int(4)
-        .granularity(Granularity::PerRow)
-        .build()
-        .unwrap();
-    let target = x.dot(&w.t());
-    let error = |x: &Array2<f32>, quantized: &QTensor| {
-        let x = lowbit::fake_quantize(x, &Affine::of(&inputs, x).unwrap()).unwrap();
-        (x.dot(&image(quantized).t()) - &target)
-            .mapv(|e| e * e)
-            .sum()
-    };
-    let plain = error(x, &nearest(weights).quantize(w).unwrap());
-
-    let smooth = SmoothQuant::new(0.6)
-        .unwrap()
-        .scales(&layer.input_max(), &[w.view()])
-        .unwrap();
-    let transform = smooth
-        .then(Rotation::hadamard(52).unwrap().with_signs(3))
-        .unwrap();
-    let hessian = transform.hessian(hessian).unwrap();
-    let quantized = QuantEase::new(weights, &hessian).quantize(&transform.weights(w).unwrap());
-
-    let piped = error(&transform.inputs(x).unwrap(), &quantized.unwrap());
-    assert!(piped < 0.3 * plain, "{piped} {plain}");
 }

@@ -7,6 +7,7 @@ mod hqq;
 mod learned;
 mod least_squares;
 mod norm;
+mod pipeline;
 mod smooth_quant;
 mod support;
 mod transform;
