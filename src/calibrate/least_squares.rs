@@ -4,7 +4,7 @@ use super::{Calibrator, points::Points};
 use crate::{
     affine::{
         Parameter, Range,
-        loops::{self, RunParameters},
+        loops::{self, SpanParameters},
         scalar::Rule,
         store,
     },
@@ -201,10 +201,7 @@ impl<'a> Fit<'a> {
 
     /// `Σ ω (x − x̂)²`, with the images left in place.
     fn error(&mut self, parameter: Parameter) -> f64 {
-        let parameters = RunParameters::One {
-            scale: parameter.scale,
-            zero: parameter.zero_point,
-        };
+        let parameters = SpanParameters::shared(&parameter);
         loops::fake_quantize(self.values, &mut self.image, parameters, self.rule);
         self.weighted()
             .map(|(x, image, w)| w * (x - image) * (x - image))

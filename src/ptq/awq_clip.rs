@@ -6,7 +6,7 @@ use super::{LayerInputs, Quantizer, layer_inputs::Costs};
 use crate::{
     affine::{
         Affine, Parameter, Range, Ranges,
-        loops::{self, RunParameters},
+        loops::{self, SpanParameters},
         same_shape,
         scalar::Rule,
     },
@@ -127,10 +127,7 @@ impl AwqClip {
             let fraction = 1.0 - f32::from(step) / f32::from(self.steps);
             let range = Range::new(fraction * full.min(), fraction * full.max())?;
             let parameter = Parameter::from_range(&self.scheme, range)?;
-            let parameters = RunParameters::One {
-                scale: parameter.scale,
-                zero: parameter.zero_point,
-            };
+            let parameters = SpanParameters::shared(&parameter);
             let mut cost = 0.0;
             for part in parts {
                 let weights = &weights[part.start..part.start + part.len];

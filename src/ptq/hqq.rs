@@ -8,7 +8,7 @@ use super::{Quantizer, affine_of_groups};
 use crate::{
     affine::{
         Parameter,
-        loops::{self, RunParameters},
+        loops::{self, SpanParameters},
         scalar::Rule,
         store,
     },
@@ -196,10 +196,7 @@ impl<'a> Group<'a> {
     }
 
     fn requantize(&mut self, parameter: Parameter) {
-        let parameters = RunParameters::One {
-            scale: parameter.scale,
-            zero: parameter.zero_point,
-        };
+        let parameters = SpanParameters::shared(&parameter);
         loops::fake_quantize(self.values, &mut self.image, parameters, self.rule);
     }
 

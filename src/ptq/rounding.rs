@@ -12,7 +12,7 @@ use super::{RoundToNearest, check_finite};
 use crate::{
     affine::{
         Affine, Parameter,
-        loops::{self, RunParameters},
+        loops::{self, SpanParameters},
         same_shape,
         scalar::Rule,
     },
@@ -81,11 +81,7 @@ impl Block<'_> {
         let mut change = Array2::zeros(self.codes.raw_dim());
         for (row, segments) in self.segments.iter().enumerate() {
             for segment in segments {
-                let Parameter { scale, zero_point } = self.parameters[segment.parameter];
-                let parameters = RunParameters::One {
-                    scale,
-                    zero: zero_point,
-                };
+                let parameters = SpanParameters::shared(&self.parameters[segment.parameter]);
                 let codes = self.codes.slice(s![row, segment.columns()]);
                 let mut change = change.slice_mut(s![row, segment.columns()]);
                 if let (Some(codes), Some(change)) = (codes.as_slice(), change.as_slice_mut()) {

@@ -6,7 +6,7 @@ use super::{Side, Transform};
 use crate::{
     element::Real,
     error::{Error, Result},
-    simd::wide,
+    simd::{Loops, wide},
 };
 
 /// A positive scale `s` for each input channel: inputs become `x / s`, weights `w · s`.
@@ -47,6 +47,7 @@ impl ChannelScales {
                 what: "channel scales".into(),
             });
         }
+        let scales = scales.as_standard_layout().into_owned();
         let valid = |scale: &f32| scale.is_normal() && *scale > 0.0;
         match scales.iter().enumerate().find(|(_, scale)| !valid(scale)) {
             None => Ok(Self { scales }),
@@ -76,17 +77,33 @@ impl ChannelScales {
         }
     }
 
-    #[inline(always)]
     fn rows<T: Real>(&self, rows: &mut [T], divide: bool) {
-        let channels = self.scales.len();
-        wide(|| {
-            for row in rows.chunks_mut(channels) {
-                for (x, &scale) in row.iter_mut().zip(&self.scales) {
-                    let scale = T::of_f32(scale);
-                    *x = if divide { *x / scale } else { *x * scale };
-                }
-            }
+        wide(Scaling {
+            rows,
+            scales: self.scales.as_slice().unwrap_or_default(),
+            divide,
         });
+    }
+}
+
+/// Rows multiplied by the scales, or divided by them.
+struct Scaling<'a, T> {
+    rows: &'a mut [T],
+    scales: &'a [f32],
+    divide: bool,
+}
+
+impl<T: Real> Loops for Scaling<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for row in self.rows.chunks_mut(self.scales.len().max(1)) {
+            for (x, &scale) in row.iter_mut().zip(self.scales) {
+                let scale = T::of_f32(scale);
+                *x = if self.divide { *x / scale } else { *x * scale };
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::orders;
 use crate::{
     element::Real,
     error::{Error, Result},
-    simd::wide,
+    simd::{Loops, wide},
 };
 
 /// An orthonormal Hadamard transform of one size: `x ← x · H / √n`, with `H` of ±1.
@@ -99,16 +99,34 @@ impl Hadamard {
         let norm = T::from_f64(norm).unwrap_or_else(T::one);
         let whole = rows.len() / self.size * self.size;
         let rows = &mut rows[..whole];
-        wide(|| {
-            for block in rows.chunks_exact_mut(inner) {
-                sylvester(block);
-                for value in block {
-                    *value = *value * norm;
-                }
-            }
+        wide(Blocks {
+            rows,
+            size: inner,
+            norm,
         });
         if self.order > 1 {
             mix(rows, matrix, self.order, inner);
+        }
+    }
+}
+
+/// Blocks of a power of two of elements, transformed and multiplied by a norm.
+struct Blocks<'a, T> {
+    rows: &'a mut [T],
+    size: usize,
+    norm: T,
+}
+
+impl<T: Real> Loops for Blocks<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for block in self.rows.chunks_exact_mut(self.size) {
+            sylvester(block);
+            for value in block {
+                *value = *value * self.norm;
+            }
         }
     }
 }
