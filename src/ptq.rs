@@ -31,15 +31,12 @@
 //! # Ok::<(), lowbit::Error>(())
 //! ```
 
-pub mod gptq;
-mod round_to_nearest;
-
-pub use gptq::Gptq;
 mod ada_round;
 mod awq;
 mod awq_clip;
 mod bias_correction;
 mod equalization;
+pub mod gptq;
 mod hqq;
 mod layer_inputs;
 mod norm;
@@ -57,6 +54,7 @@ pub use awq::{Awq, AwqBalance};
 pub use awq_clip::AwqClip;
 pub use bias_correction::BiasCorrection;
 pub use equalization::{Equalization, absorb_high_bias};
+pub use gptq::Gptq;
 pub use hqq::Hqq;
 pub use layer_inputs::LayerInputs;
 pub use norm::{NormParameters, without_mean};

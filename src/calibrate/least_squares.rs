@@ -201,7 +201,7 @@ impl<'a> Fit<'a> {
 
     /// `Σ ω (x − x̂)²`, with the images left in place.
     fn error(&mut self, parameter: Parameter) -> f64 {
-        let parameters = SpanParameters::shared(&parameter);
+        let parameters = SpanParameters::shared(&parameter, self.values.len());
         loops::fake_quantize(self.values, &mut self.image, parameters, self.rule);
         self.weighted()
             .map(|(x, image, w)| w * (x - image) * (x - image))

@@ -127,11 +127,11 @@ impl AwqClip {
             let fraction = 1.0 - f32::from(step) / f32::from(self.steps);
             let range = Range::new(fraction * full.min(), fraction * full.max())?;
             let parameter = Parameter::from_range(&self.scheme, range)?;
-            let parameters = SpanParameters::shared(&parameter);
             let mut cost = 0.0;
             for part in parts {
                 let weights = &weights[part.start..part.start + part.len];
                 change.resize(part.len, 0.0);
+                let parameters = SpanParameters::shared(&parameter, part.len);
                 loops::fake_quantize(weights, &mut change, parameters, rule);
                 for (change, &weight) in change.iter_mut().zip(weights) {
                     *change -= weight;

@@ -196,7 +196,7 @@ impl<'a> Group<'a> {
     }
 
     fn requantize(&mut self, parameter: Parameter) {
-        let parameters = SpanParameters::shared(&parameter);
+        let parameters = SpanParameters::shared(&parameter, self.values.len());
         loops::fake_quantize(self.values, &mut self.image, parameters, self.rule);
     }
 

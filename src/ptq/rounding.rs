@@ -81,10 +81,11 @@ impl Block<'_> {
         let mut change = Array2::zeros(self.codes.raw_dim());
         for (row, segments) in self.segments.iter().enumerate() {
             for segment in segments {
-                let parameters = SpanParameters::shared(&self.parameters[segment.parameter]);
                 let codes = self.codes.slice(s![row, segment.columns()]);
                 let mut change = change.slice_mut(s![row, segment.columns()]);
                 if let (Some(codes), Some(change)) = (codes.as_slice(), change.as_slice_mut()) {
+                    let parameter = &self.parameters[segment.parameter];
+                    let parameters = SpanParameters::shared(parameter, codes.len());
                     loops::dequantize(codes, change, parameters, rule);
                 }
             }
