@@ -119,8 +119,10 @@ impl<V: Dot> Tile<'_, V> {
     ) {
         let sums = self.sums.chunks_exact_mut(V::LANES);
         for (sums, chain) in sums.zip(chained.as_flattened()) {
-            let more = chain[1..const { chains(ROWS) }].iter();
-            let total = more.fold(chain[0], |total, &sum| self.v.add(total, sum));
+            let mut total = chain[0];
+            for &sum in &chain[1..const { chains(ROWS) }] {
+                total = self.v.add(total, sum);
+            }
             self.v.store(sums, total);
         }
     }
@@ -142,9 +144,10 @@ impl<V: Dot, const VECTORS: usize, const BITS: u32, const ROWS: usize> Loops
         for (index, block) in tile.blocks.chunks_exact(vector * VECTORS).enumerate() {
             let x = tile.rows.block::<ROWS>(index);
             for_quads!(QUAD => {
-                let w = std::array::from_fn(|at| {
-                    quad::<V, BITS, QUAD>(tile.v, &block[at * vector..])
-                });
+                let mut w = [quad::<V, BITS, QUAD>(tile.v, block); VECTORS];
+                for (at, w) in w.iter_mut().enumerate().skip(1) {
+                    *w = quad::<V, BITS, QUAD>(tile.v, &block[at * vector..]);
+                }
                 tile.add(&mut chained, w, x, QUAD);
             });
         }
@@ -167,7 +170,10 @@ impl<V: Dot, const VECTORS: usize, const ROWS: usize> Loops for Unpacked<'_, V, 
         for (index, block) in tile.blocks.chunks_exact(vector * VECTORS).enumerate() {
             let x = tile.rows.block::<ROWS>(index);
             for at in 0..QUADS {
-                let w = std::array::from_fn(|v| tile.v.load(&block[v * vector + at * quad..]));
+                let mut w = [tile.v.load(&block[at * quad..]); VECTORS];
+                for (v, w) in w.iter_mut().enumerate().skip(1) {
+                    *w = tile.v.load(&block[v * vector + at * quad..]);
+                }
                 tile.add(&mut chained, w, x, at);
             }
         }

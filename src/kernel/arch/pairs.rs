@@ -141,9 +141,10 @@ impl<V: Pairs, const VECTORS: usize, const BITS: u32, const ROWS: usize> Loops
             let x = tile.rows.block::<ROWS>(index);
             let mut pairs = [[tile.v.no_pairs(); VECTORS]; ROWS];
             for_quads!(QUAD => {
-                let w = std::array::from_fn(|at| {
-                    quad::<V, BITS, QUAD>(tile.v, &block[at * vector..])
-                });
+                let mut w = [quad::<V, BITS, QUAD>(tile.v, block); VECTORS];
+                for (at, w) in w.iter_mut().enumerate().skip(1) {
+                    *w = quad::<V, BITS, QUAD>(tile.v, &block[at * vector..]);
+                }
                 tile.add(&mut pairs, w, x, QUAD);
                 if (QUAD + 1).is_multiple_of(quads_in_16_bits(BITS)) {
                     tile.flush(&mut pairs);
@@ -171,7 +172,10 @@ impl<V: Pairs, const VECTORS: usize, const ROWS: usize> Loops for Unpacked<'_, V
             for first in (0..QUADS).step_by(step) {
                 let mut pairs = [[tile.v.no_pairs(); VECTORS]; ROWS];
                 for at in first..first + step {
-                    let w = std::array::from_fn(|v| tile.v.load(&block[v * vector + at * quad..]));
+                    let mut w = [tile.v.load(&block[at * quad..]); VECTORS];
+                    for (v, w) in w.iter_mut().enumerate().skip(1) {
+                        *w = tile.v.load(&block[v * vector + at * quad..]);
+                    }
                     tile.add(&mut pairs, w, x, at);
                 }
                 tile.flush(&mut pairs);

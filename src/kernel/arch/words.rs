@@ -145,8 +145,7 @@ impl<V: Words, S: Source<V>, const VECTORS: usize, const ROWS: usize> Loops
                 let x = rows.block::<ROWS>(index);
                 for at in 0..QUADS {
                     let code = block + (vector * QUADS + at) * quad;
-                    let w: [V::Words; HALVES] =
-                        std::array::from_fn(|half| source.words(code + half * quad / 2));
+                    let w = [source.words(code), source.words(code + quad / 2)];
                     for (x, halves) in x.iter().zip(&mut halves) {
                         let four = v.broadcast(x.as_chunks::<4>().0[at]);
                         for (sums, w) in halves.iter_mut().zip(w) {
