@@ -202,14 +202,14 @@ pub(crate) fn pack<C: Code>(bytes: &mut [u8], bits: u32, codes: &[C], least: i32
     if bits == 16 {
         let (pairs, _) = bytes.as_chunks_mut();
         for (pair, &code) in pairs.iter_mut().zip(codes) {
-            *pair = ((code.into() - least) as u16).to_le_bytes();
+            *pair = (code.into().wrapping_sub(least) as u16).to_le_bytes();
         }
         return;
     }
     let mut buffer = [0; BLOCK];
     let distances = &mut buffer[..codes.len()];
     for (distance, &code) in distances.iter_mut().zip(codes) {
-        *distance = (code.into() - least) as u8;
+        *distance = code.into().wrapping_sub(least) as u8;
     }
     octets::pack(bits, distances, bytes);
 }
