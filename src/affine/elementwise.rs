@@ -271,7 +271,7 @@ impl<A: Element, C: Code> Map<C, A> for Dequantize<'_, A> {
         let parameters = SpanParameters::of(self.affine, span);
         let mut buffer = [A::Real::default(); BLOCK];
         let reals = A::wide(x, &mut buffer);
-        loops::dequantize(codes, reals, parameters, self.rule);
+        loops::dequantize(codes, 0, reals, parameters, self.rule);
         A::narrow(x, &buffer);
     }
 }

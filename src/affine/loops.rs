@@ -90,15 +90,8 @@ fn zip<T: Real, I: Copy, O>(
     parameters: SpanParameters<'_>,
     mut body: impl FnMut(I, &mut O, T, T),
 ) {
-    if let Some(each) = parameters.each() {
-        for ((&x, out), (&scale, &zero)) in input.iter().zip(output).zip(each) {
-            body(x, out, T::of_f32(scale), T::of_f32(zero));
-        }
-        return;
-    }
-    for (group, (&scale, &zero)) in parameters.groups() {
-        let (scale, zero) = (T::of_f32(scale), T::of_f32(zero));
-        let (input, output) = (&input[group.clone()], &mut output[group]);
+    if let ([scale], [zero]) = (parameters.scale, parameters.zero) {
+        let (scale, zero) = (T::of_f32(*scale), T::of_f32(*zero));
         // A known length leaves nothing to ask before and after the loop.
         if let Some((input, output)) = known::<BLOCK, _, _>(input, output) {
             for (&x, out) in input.iter().zip(output) {
@@ -106,6 +99,17 @@ fn zip<T: Real, I: Copy, O>(
             }
         } else {
             for (&x, out) in input.iter().zip(output) {
+                body(x, out, scale, zero);
+            }
+        }
+    } else if let Some(each) = parameters.each() {
+        for ((&x, out), (&scale, &zero)) in input.iter().zip(output).zip(each) {
+            body(x, out, T::of_f32(scale), T::of_f32(zero));
+        }
+    } else {
+        for (group, (&scale, &zero)) in parameters.groups() {
+            let (scale, zero) = (T::of_f32(scale), T::of_f32(zero));
+            for (&x, out) in input[group.clone()].iter().zip(&mut output[group]) {
                 body(x, out, scale, zero);
             }
         }
@@ -161,10 +165,11 @@ pub(super) fn any_nan<T: Real>(x: &[T]) -> bool {
     among_pairs | x.last().is_some_and(|x| x.is_nan())
 }
 
-/// The number each code stands for.
+/// The number each code stands for, after `least` is added to it.
 #[inline(always)]
 pub(crate) fn dequantize<T: Real, C: Code>(
     codes: &[C],
+    least: i32,
     x: &mut [T],
     parameters: SpanParameters<'_>,
     rule: Rule<T>,
@@ -172,11 +177,12 @@ pub(crate) fn dequantize<T: Real, C: Code>(
     match rule {
         Rule::Integer { .. } | Rule::FloatZero { .. } => {
             zip(codes, x, parameters, |code: C, x, scale: T, zero| {
-                *x = (T::of_code(code.into()) - zero) * scale;
+                *x = (T::of_code(code.into() + least) - zero) * scale;
             });
         }
         Rule::Float(float) => zip(codes, x, parameters, |code: C, x, scale: T, _| {
-            *x = T::of_f32(minifloat::decode(low_byte(code.into()), float)) * scale;
+            let pattern = low_byte(code.into() + least);
+            *x = T::of_f32(minifloat::decode(pattern, float)) * scale;
         }),
     }
 }
@@ -271,7 +277,7 @@ mod tests {
             let mut codes = vec![0_i16; x.len()];
             let (mut real, mut fake) = (vec![T::zero(); x.len()], vec![T::zero(); x.len()]);
             let nans = quantize(x, &mut codes, parameters, rule);
-            dequantize(&codes, &mut real, parameters, rule);
+            dequantize(&codes, 0, &mut real, parameters, rule);
             fake_quantize(x, &mut fake, parameters, rule);
             let bits = |x: &T| Into::<f64>::into(*x).to_bits();
             (

@@ -134,17 +134,28 @@ impl PackedCodes {
             }
             return;
         }
-        // Whole octets, of which the first may begin before the first code.
         let mut buffer = [0; BLOCK + 8];
-        let skip = start % 8;
         for (index, codes) in codes.chunks_mut(BLOCK).enumerate() {
-            let first = (start - skip + index * BLOCK) / 8 * self.bits as usize;
-            let distances = &mut buffer[..skip + codes.len()];
-            octets::unpack(self.bits, &self.bytes[first..], distances);
-            for (code, &distance) in codes.iter_mut().zip(&distances[skip..]) {
+            let distances = self.octets(start + index * BLOCK, codes.len(), &mut buffer);
+            for (code, &distance) in codes.iter_mut().zip(distances) {
                 *code = C::truncate(i32::from(distance) + least);
             }
         }
+    }
+
+    /// At most [`BLOCK`] codes of at most 8 bits from element `start` on, which may be any.
+    #[inline(always)]
+    pub(crate) fn octets<'a>(
+        &self,
+        start: usize,
+        len: usize,
+        buffer: &'a mut [u8; BLOCK + 8],
+    ) -> &'a [u8] {
+        // Whole octets, of which the first may begin before the first code.
+        let skip = start % 8;
+        let first = start / 8 * self.bits as usize;
+        octets::unpack(self.bits, &self.bytes[first..], &mut buffer[..skip + len]);
+        &buffer[skip..skip + len]
     }
 
     /// The codes from `start` to `end`, packed anew.

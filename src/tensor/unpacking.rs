@@ -102,10 +102,17 @@ impl<A: Element> Fill<A> for Dequantize<'_, A> {
         let parameters = SpanParameters::of(self.affine, span);
         let mut buffer = [A::Real::default(); BLOCK];
         let reals = A::wide(x, &mut buffer);
-        let mut unpacked = [0_i32; BLOCK];
-        let unpacked = &mut unpacked[..reals.len()];
-        codes.unpack(span.start, unpacked, scheme.quant_min());
-        loops::dequantize(unpacked, reals, parameters, self.rule);
+        let least = scheme.quant_min();
+        if scheme.bits() == 16 {
+            let mut words = [0; BLOCK];
+            let words = &mut words[..reals.len()];
+            codes.read(span.start, words);
+            loops::dequantize(words, least, reals, parameters, self.rule);
+        } else {
+            let mut octets = [0; BLOCK + 8];
+            let octets = codes.octets(span.start, reals.len(), &mut octets);
+            loops::dequantize(octets, least, reals, parameters, self.rule);
+        }
         A::narrow(x, &buffer);
     }
 }
