@@ -86,7 +86,7 @@ impl Block<'_> {
                 if let (Some(codes), Some(change)) = (codes.as_slice(), change.as_slice_mut()) {
                     let parameter = &self.parameters[segment.parameter];
                     let parameters = SpanParameters::shared(parameter, codes.len());
-                    loops::dequantize(codes, change, parameters, rule);
+                    loops::dequantize(codes, 0, change, parameters, rule);
                 }
             }
         }

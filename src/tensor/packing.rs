@@ -178,9 +178,6 @@ impl<C: Code, F: Fill<C>> Loops for Pack<'_, C, F> {
     #[inline(always)]
     fn run(self) -> bool {
         let (min, max) = self.range;
-        // The codes of the format that the type holds.
-        let least = C::from_i32(min).unwrap_or(C::min_value());
-        let greatest = C::from_i32(max).unwrap_or(C::max_value());
         let mut spans = self.groups.spans(self.start..self.end);
         let mut buffer = [C::default(); BLOCK];
         let mut left = self.end - self.start;

@@ -20,7 +20,7 @@ impl QTensor {
     /// The codes, one a value.
     ///
     /// # Errors
-    /// [`Error::CodeType`] if `C` does not hold the codes of the format.
+    /// [`Error::CodeType`](crate::Error::CodeType) if `C` does not hold the codes of the format.
     pub fn codes<C: Code>(&self) -> Result<ArrayD<C>> {
         fits::<C>(&self.scheme)?;
         let mut codes = ArrayD::default(self.shape.as_slice());
@@ -41,7 +41,7 @@ impl QTensor {
     /// The tensor in floats, into an array that is there already, of any layout.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] if the array has another shape.
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the array has another shape.
     ///
     /// ```
     /// use lowbit::{Affine, QTensor, Scheme};

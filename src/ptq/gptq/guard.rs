@@ -188,7 +188,7 @@ impl Guard<'_> {
         let n = self.sweep.weights.ncols();
         let codes = &codes[row * n..(row + 1) * n];
         self.displacements(row, affine, |at, _, values, parameters, rule| {
-            loops::dequantize(&codes[at..at + values.len()], values, parameters, rule);
+            loops::dequantize(&codes[at..at + values.len()], 0, values, parameters, rule);
         })
     }
 

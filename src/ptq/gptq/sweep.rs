@@ -243,7 +243,7 @@ impl<'a, 'w, C: Code> State<'a, 'w, C> {
         let done = done.row(j);
         let moved = done.to_slice().unwrap_or_default();
         loops::quantize(moved, codes, self.lanes.view(), rule);
-        loops::dequantize(codes, carried, self.lanes.view(), rule);
+        loops::dequantize(codes, 0, carried, self.lanes.view(), rule);
         let mut outputs = [0.0; ROWS];
         for ((output, moved), value) in outputs.iter_mut().zip(moved).zip(&*carried) {
             *output = (moved - value) * pivot;
