@@ -11,6 +11,7 @@
 mod activations;
 mod aligned;
 mod arch;
+mod checks;
 mod dispatch;
 mod float;
 mod input;

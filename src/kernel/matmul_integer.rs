@@ -7,10 +7,10 @@ use ndarray::{Array2, ArrayRef, Ix2};
 use super::{
     Activation,
     arch::Kernel,
+    checks::check_depth,
     dispatch::{Visit, with_kernel},
     input::Input,
     layer::{CodeView, Layer, Quantized},
-    linear::check_depth,
     weights::Weights,
 };
 use crate::{

@@ -1,0 +1,49 @@
+//! What a packed layer asks of what it is given.
+
+use ndarray::{ArrayRef, ArrayView2, ArrayViewD, IxDyn};
+
+use crate::{
+    affine::fits,
+    element::Code,
+    error::{Error, Result},
+    scheme::Scheme,
+};
+
+/// Activations in row-major order, seen as rows.
+pub(super) fn matrix<A>(
+    x: &ArrayRef<A, IxDyn>,
+    shape: (usize, usize),
+) -> Result<ArrayView2<'_, A>> {
+    ArrayView2::from_shape(shape, x.as_slice().unwrap_or_default()).map_err(Error::other)
+}
+
+/// That codes are those of the scheme.
+pub(super) fn check_codes<C: Code>(x: &ArrayViewD<'_, C>, scheme: &Scheme) -> Result<()> {
+    fits::<C>(scheme)?;
+    let (min, max) = (scheme.quant_min(), scheme.quant_max());
+    if C::from_i32(min - 1).is_none() && C::from_i32(max + 1).is_none() {
+        return Ok(());
+    }
+    let outside = |&code: &C| !(min..=max).contains(&code.into());
+    match x.iter().enumerate().find(|(_, code)| outside(code)) {
+        None => Ok(()),
+        Some((index, &code)) => Err(Error::InvalidCode {
+            index,
+            min,
+            max,
+            got: code.into(),
+        }),
+    }
+}
+
+/// That `depth` products of codes within these distances of their zero points fit a 32-bit sum.
+pub(super) fn check_depth(depth: usize, weights: u32, activations: u32) -> Result<()> {
+    let greatest = u64::from(weights.max(1)) * u64::from(activations.max(1));
+    let limit = u64::from(i32::MAX.unsigned_abs()) / greatest;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if depth <= limit {
+        Ok(())
+    } else {
+        Err(Error::DepthOverflow { limit, got: depth })
+    }
+}
