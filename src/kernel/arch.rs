@@ -46,9 +46,9 @@ impl<'a, C> Rows<'a, C> {
 /// The integer kernel of an instruction set.
 ///
 /// Unpacked weights lie as packed ones of 8 bits do, each widened to [`Weight`](Self::Weight). Both
-/// methods write `Σ x · w` over the depth of `blocks`, for `rows.count` rows of
-/// activations and the columns of one panel, to `sums[row][column]`;
-/// sums wrap around at 32 bits, and are exact where the depth is within limits.
+/// methods write `Σ x · w` over the depth of the blocks, for `rows.count` rows of activations and the
+/// columns of one panel, to `sums[row][column]`; sums wrap around at 32 bits, and are exact where the
+/// depth is within limits.
 pub(super) trait Kernel: Copy + Debug + Send + Sync + 'static {
     /// The instruction set and the operands, as DESIGN has it: `avx2-i8u4i32`.
     const NAME: &'static str;

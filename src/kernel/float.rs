@@ -1,11 +1,13 @@
 //! Products of float activations: weights become floats a block of a panel at a time, in the caches,
 //! and every output is summed in the order of the depth.
 
+use std::ops::Range;
+
 use ndarray::Axis;
 
 use super::{
     arch::Kernel,
-    layout::{BLOCK, Layout, unpack},
+    layout::{BLOCK, Group, Layout, unpack},
     tasks::{Task, tasks},
     weights::{GroupZeros, Value, Weights},
 };
@@ -13,6 +15,8 @@ use crate::{parallel::for_each, simd::Loops};
 
 /// Blocks along the depth whose floats stay in the nearest caches.
 const BLOCKS_AT_A_TIME: usize = 8;
+/// Their depth.
+const DEPTH_AT_A_TIME: usize = BLOCKS_AT_A_TIME * BLOCK;
 /// Panels whose floats stay in the nearer caches while the rows pass by.
 const PANELS_AT_A_TIME: usize = 8;
 
@@ -78,65 +82,102 @@ where
         } = self;
         let rows = task.out.nrows();
         let panels_at_a_time = task.out.ncols().div_ceil(COLUMNS).min(PANELS_AT_A_TIME);
-        let mut codes = vec![0_u8; BLOCK * COLUMNS];
-        let mut floats = vec![[0.0_f32; COLUMNS]; panels_at_a_time * BLOCKS_AT_A_TIME * BLOCK];
-        let mut sums = vec![[0.0_f32; COLUMNS]; panels_at_a_time * rows];
+        let mut part = Part {
+            weights,
+            first: task.panel,
+            panels: 0,
+            codes: vec![0; BLOCK * COLUMNS],
+            floats: vec![[0.0; COLUMNS]; panels_at_a_time * DEPTH_AT_A_TIME],
+            sums: vec![[0.0; COLUMNS]; panels_at_a_time * rows],
+        };
+        let x = &x[task.row * weights.layout.depth..][..rows * weights.layout.depth];
         let parts = task
             .out
             .axis_chunks_iter_mut(Axis(1), PANELS_AT_A_TIME * COLUMNS);
-        for (index, mut out) in parts.enumerate() {
-            let first = task.panel + index * PANELS_AT_A_TIME;
-            let panels = out.ncols().div_ceil(COLUMNS);
-            sums.fill([0.0; COLUMNS]);
+        for mut out in parts {
+            part.panels = out.ncols().div_ceil(COLUMNS);
+            part.sums.fill([0.0; COLUMNS]);
             for group in weights.layout.all_groups() {
                 for block in (0..group.blocks).step_by(BLOCKS_AT_A_TIME) {
-                    let start = block * BLOCK;
-                    let len = (group.len - start).min(BLOCKS_AT_A_TIME * BLOCK);
-                    for (panel, floats) in
-                        (0..panels).zip(floats.chunks_exact_mut(BLOCKS_AT_A_TIME * BLOCK))
-                    {
-                        for (index, floats) in floats[..len].chunks_mut(BLOCK).enumerate() {
-                            let block = group.block + block + index;
-                            let packed = weights.blocks(first + panel, block..block + 1);
-                            unpack(weights.layout.bits, K::LANES, packed, &mut codes, |code| {
-                                code ^ weights.offset()
-                            });
-                            let scale = weights.scale(first + panel, group.index);
-                            let zero = weights.zero(first + panel, group.index);
-                            to_floats::<K, COLUMNS>(&codes, scale, zero, weights.value(), floats);
-                        }
-                    }
-                    let depth = group.start + start..group.start + start + len;
-                    let mut row = 0;
-                    while row < rows {
-                        let left = rows - row;
-                        let count = *TILES.iter().find(|&&tile| tile <= left).unwrap_or(&1);
-                        let x: [&[f32]; TILES[0]] = std::array::from_fn(|index| {
-                            let row = task.row + row + index.min(count - 1);
-                            &x[row * weights.layout.depth..][depth.clone()]
-                        });
-                        for panel in 0..panels {
-                            let floats = &floats[panel * BLOCKS_AT_A_TIME * BLOCK..][..len];
-                            let sums = &mut sums[panel * rows + row..][..count];
-                            match count {
-                                6 => tile::<K, COLUMNS, 6>(floats, &x, sums),
-                                4 => tile::<K, COLUMNS, 4>(floats, &x, sums),
-                                2 => tile::<K, COLUMNS, 2>(floats, &x, sums),
-                                _ => tile::<K, COLUMNS, 1>(floats, &x, sums),
-                            }
-                        }
-                        row += count;
-                    }
+                    let depth = part.decode(group, block);
+                    part.multiply(x, rows, depth);
                 }
             }
             for (panel, mut out) in out.axis_chunks_iter_mut(Axis(1), COLUMNS).enumerate() {
-                for (row, mut out) in out.rows_mut().into_iter().enumerate() {
+                let column = (part.first + panel) * COLUMNS;
+                let sums = &part.sums[panel * rows..];
+                for (row, (mut out, sums)) in out.rows_mut().into_iter().zip(sums).enumerate() {
                     if let Some(out) = out.as_slice_mut() {
-                        let sums = &sums[panel * rows + row][..out.len()];
-                        finish(task.row + row, (first + panel) * COLUMNS, sums, out);
+                        finish(task.row + row, column, &sums[..out.len()], out);
                     }
                 }
             }
+            part.first += part.panels;
+        }
+    }
+}
+
+/// Some panels of a task: their weights at some depth as floats, and the sums so far.
+struct Part<'a, K, const COLUMNS: usize> {
+    weights: &'a Weights<K>,
+    first: usize,
+    panels: usize,
+    /// A block of unpacked codes.
+    codes: Vec<u8>,
+    /// `[panel][depth]`.
+    floats: Vec<[f32; COLUMNS]>,
+    /// `[panel][row]`.
+    sums: Vec<[f32; COLUMNS]>,
+}
+
+impl<K: Kernel, const COLUMNS: usize> Part<'_, K, COLUMNS> {
+    /// Makes floats of some blocks of a group, from `block` on; returns where along the depth they
+    /// are.
+    #[inline(always)]
+    fn decode(&mut self, group: Group, block: usize) -> Range<usize> {
+        let weights = self.weights;
+        let start = block * BLOCK;
+        let len = (group.len - start).min(DEPTH_AT_A_TIME);
+        let panels = self.first..self.first + self.panels;
+        for (panel, floats) in panels.zip(self.floats.chunks_exact_mut(DEPTH_AT_A_TIME)) {
+            let scale = weights.scale(panel, group.index);
+            let zero = weights.zero(panel, group.index);
+            for (index, floats) in floats[..len].chunks_mut(BLOCK).enumerate() {
+                let at = group.block + block + index;
+                let packed = weights.blocks(panel, at..at + 1);
+                let codes = &mut self.codes;
+                unpack(weights.layout.bits, K::LANES, packed, codes, |code| {
+                    code ^ weights.offset()
+                });
+                to_floats::<K, COLUMNS>(codes, scale, zero, weights.value(), floats);
+            }
+        }
+        group.start + start..group.start + start + len
+    }
+
+    /// Adds the products of all rows at this depth.
+    #[inline(always)]
+    fn multiply(&mut self, x: &[f32], rows: usize, depth: Range<usize>) {
+        let mut row = 0;
+        while row < rows {
+            let left = rows - row;
+            let count = *TILES.iter().find(|&&tile| tile <= left).unwrap_or(&1);
+            let mut tile_x = [&x[..0]; TILES[0]];
+            for (index, tile_x) in tile_x[..count].iter_mut().enumerate() {
+                let start = (row + index) * self.weights.layout.depth;
+                *tile_x = &x[start + depth.start..start + depth.end];
+            }
+            for panel in 0..self.panels {
+                let floats = &self.floats[panel * DEPTH_AT_A_TIME..][..depth.len()];
+                let sums = &mut self.sums[panel * rows + row..][..count];
+                match count {
+                    6 => tile::<K, COLUMNS, 6>(floats, &tile_x, sums),
+                    4 => tile::<K, COLUMNS, 4>(floats, &tile_x, sums),
+                    2 => tile::<K, COLUMNS, 2>(floats, &tile_x, sums),
+                    _ => tile::<K, COLUMNS, 1>(floats, &tile_x, sums),
+                }
+            }
+            row += count;
         }
     }
 }

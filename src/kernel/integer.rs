@@ -92,8 +92,8 @@ impl Sum for f32 {
     }
 }
 
-/// Computes sums for `out`, `[rows, columns]` in row-major order; `finish(row, column, sums, out)` makes outputs of those of
-/// consecutive columns, which begin at `column`.
+/// Computes sums for `out`, `[rows, columns]` in row-major order; `finish(row, column, sums, out)`
+/// makes outputs of those of consecutive columns, which begin at `column`.
 ///
 /// `code_sums` are those of [`Weights::sums_of_codes`], needed where activations have zero points.
 pub(super) fn product<K: Kernel, S: Sum, O: Send>(
