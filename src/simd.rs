@@ -1,10 +1,14 @@
 //! Instruction sets: which ones this machine has, which one is used, and code compiled for it.
 //!
-//! A value of [`Avx2`](x86::Avx2) and its kin proves that the machine has the instructions; the
-//! only way to one is `detect`.
+//! A value of `x86::Avx2` and its kin proves that the machine has the instructions; the only way to
+//! one is `detect`.
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod aarch64;
 mod lanes;
 mod memory;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub(crate) mod wasm32;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
 
@@ -24,7 +28,8 @@ const VARIABLE: &str = "LOWBIT_ISA";
 /// multiply-add and another has not, they differ by rounding.
 ///
 /// The environment variable `LOWBIT_ISA` forces one for the whole process by the name it is
-/// displayed with (`portable`, `avx2`, `avx512vnni` …); a packed layer takes one as an argument too.
+/// displayed with (`portable`, `avx512vnni`, `neondotprod` …); a packed layer takes one as an
+/// argument too.
 ///
 /// ```
 /// use lowbit::Isa;
@@ -45,15 +50,27 @@ pub enum Isa {
     Avx512,
     /// AVX-512, and dot products of bytes.
     Avx512Vnni,
+    /// aarch64 with NEON, on a little-endian machine.
+    Neon,
+    /// NEON, and dot products of signed bytes.
+    NeonDotprod,
+    /// NEON, and dot products of unsigned by signed bytes.
+    NeonI8mm,
+    /// WebAssembly with vectors of 128 bits, where the crate is compiled with that target feature.
+    WasmSimd128,
 }
 
 impl Isa {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 9] = [
         Self::Portable,
         Self::Avx2,
         Self::AvxVnni,
         Self::Avx512,
         Self::Avx512Vnni,
+        Self::Neon,
+        Self::NeonDotprod,
+        Self::NeonI8mm,
+        Self::WasmSimd128,
     ];
 
     /// The instruction sets of this machine, slowest first.
@@ -119,7 +136,15 @@ impl Isa {
             Self::Avx512 => x86::Avx512::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => x86::Avx512Vnni::detect().is_some(),
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => aarch64::Neon::detect().is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDotprod => aarch64::NeonDotprod::detect().is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm => aarch64::NeonI8mm::detect().is_some(),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Self::WasmSimd128 => wasm32::WasmSimd128::detect().is_some(),
+            // Those of other architectures.
             _ => false,
         }
     }
@@ -131,6 +156,10 @@ impl Isa {
             Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512vnni",
+            Self::Neon => "neon",
+            Self::NeonDotprod => "neondotprod",
+            Self::NeonI8mm => "neoni8mm",
+            Self::WasmSimd128 => "wasmsimd128",
         }
     }
 }
@@ -212,6 +241,19 @@ mod tests {
             error.contains("portable") && error.contains("mmx"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn those_of_another_machine_are_missing_by_their_name() {
+        let missing = Isa::ALL.into_iter().filter(|isa| !isa.is_available());
+        let errors: Vec<Error> = missing.map(|isa| isa.here().unwrap_err()).collect();
+        assert!(!errors.is_empty(), "no machine is of three architectures");
+        for error in errors {
+            let Error::MissingIsa { available, got } = error else {
+                panic!("{error}");
+            };
+            assert!(available.starts_with("portable") && !available.contains(&got));
+        }
     }
 
     #[test]

@@ -3,11 +3,22 @@
 //! A value of a kernel proves that the machine has its instructions. Kernels compute raw sums of
 //! products of codes; zero points, scales and outputs are the drivers' business, so that a kernel is
 //! a few dozen lines.
+#![cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(
+        dead_code,
+        reason = "other architectures have fewer kinds of instructions"
+    )
+)]
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 pub(super) mod dot;
 pub(super) mod pairs;
 pub(super) mod portable;
 mod vector;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm32;
 pub(super) mod words;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -1,6 +1,18 @@
 //! From an instruction set to the kernel that serves codes of a width.
 
+#[cfg(target_arch = "x86_64")]
+use super::arch::words::WordKernel;
 use super::arch::{Kernel, portable::Portable};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::arch::{dot::DotKernel, pairs::PairKernel};
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use super::arch::{pairs::PairKernel, words::WordKernel};
+#[cfg(target_arch = "aarch64")]
+use crate::simd::aarch64::{Neon, NeonDotprod, NeonI8mm};
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use crate::simd::wasm32::WasmSimd128;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::x86::{Avx2, Avx512, Avx512Vnni, AvxVnni};
 use crate::{error::Result, simd::Isa};
 
 /// Something to do with a kernel, whichever it is.
@@ -15,39 +27,52 @@ pub(super) trait Visit {
 /// # Errors
 /// [`Error::MissingIsa`](crate::Error::MissingIsa) if the machine lacks it; those of the visitor.
 pub(super) fn with_kernel<V: Visit>(isa: Isa, bits: u32, visitor: V) -> Result<V::Output> {
-    let isa = isa.here()?;
-    #[cfg(target_arch = "x86_64")]
-    {
-        use super::arch::{dot::DotKernel, pairs::PairKernel, words::WordKernel};
-        use crate::simd::x86::{Avx2, Avx512, Avx512Vnni, AvxVnni};
-        match isa {
-            Isa::Avx512Vnni => {
-                let vector = Avx512Vnni::detect().ok_or_else(|| isa.missing())?;
-                return visitor.visit(DotKernel::<_, 2>(vector));
-            }
-            Isa::Avx512 => {
-                let vector = Avx512::detect().ok_or_else(|| isa.missing())?;
-                return if bits == 8 {
-                    visitor.visit(WordKernel::<_, 2>(vector))
-                } else {
-                    visitor.visit(PairKernel::<_, 2>(vector))
-                };
-            }
-            Isa::AvxVnni => {
-                let vector = AvxVnni::detect().ok_or_else(|| isa.missing())?;
-                return visitor.visit(DotKernel::<_, 2>(vector));
-            }
-            Isa::Avx2 => {
-                let vector = Avx2::detect().ok_or_else(|| isa.missing())?;
-                return if bits == 8 {
-                    visitor.visit(WordKernel::<_, 2>(vector))
-                } else {
-                    visitor.visit(PairKernel::<_, 2>(vector))
-                };
-            }
-            Isa::Portable => {}
-        }
-    }
+    // Each instruction set is detected anew, which gives the proof that its kernels hold.
+    let missing = || isa.missing();
     let _ = bits;
-    visitor.visit(Portable)
+    match isa.here()? {
+        Isa::Portable => visitor.visit(Portable),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => match (Avx2::detect().ok_or_else(missing)?, bits) {
+            (vector, 8) => visitor.visit(WordKernel::<_, 2>(vector)),
+            (vector, _) => visitor.visit(PairKernel::<_, 2>(vector)),
+        },
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => {
+            let vector = AvxVnni::detect().ok_or_else(missing)?;
+            visitor.visit(DotKernel::<_, 2>(vector))
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => match (Avx512::detect().ok_or_else(missing)?, bits) {
+            (vector, 8) => visitor.visit(WordKernel::<_, 2>(vector)),
+            (vector, _) => visitor.visit(PairKernel::<_, 2>(vector)),
+        },
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => {
+            let vector = Avx512Vnni::detect().ok_or_else(missing)?;
+            visitor.visit(DotKernel::<_, 2>(vector))
+        }
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => match (Neon::detect().ok_or_else(missing)?, bits) {
+            (vector, 8) => visitor.visit(DotKernel::<_, 2>(vector)),
+            (vector, _) => visitor.visit(PairKernel::<_, 2>(vector)),
+        },
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod => {
+            let vector = NeonDotprod::detect().ok_or_else(missing)?;
+            visitor.visit(DotKernel::<_, 4>(vector))
+        }
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm => {
+            let vector = NeonI8mm::detect().ok_or_else(missing)?;
+            visitor.visit(DotKernel::<_, 4>(vector))
+        }
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Isa::WasmSimd128 => match (WasmSimd128::detect().ok_or_else(missing)?, bits) {
+            (vector, 8) => visitor.visit(WordKernel::<_, 2>(vector)),
+            (vector, _) => visitor.visit(PairKernel::<_, 2>(vector)),
+        },
+        // Those of other architectures, none of which is here.
+        _ => Err(missing()),
+    }
 }

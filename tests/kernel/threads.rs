@@ -6,6 +6,7 @@ use ndarray::Array2;
 use super::support::{Random, layers, tensor};
 
 #[test]
+#[cfg_attr(target_family = "wasm", ignore = "there is one thread")]
 fn outputs_have_the_same_bits_on_any_number_of_threads() {
     let mut random = Random(31);
     let dynamic = Scheme::int(8).asymmetric().per_row().build().unwrap();

@@ -32,7 +32,7 @@ impl<V: Dot, const VECTORS: usize> Kernel for DotKernel<V, VECTORS> {
     const LANES: usize = V::LANES;
     const COLUMNS: usize = V::LANES * VECTORS;
     const TILES: &'static [usize] = V::TILES;
-    const FUSED: bool = true;
+    const FUSED: bool = V::FUSED;
     type Code = i8;
     type Weight = u8;
 

@@ -41,7 +41,7 @@ impl<V: Pairs, const VECTORS: usize> Kernel for PairKernel<V, VECTORS> {
     const LANES: usize = V::LANES;
     const COLUMNS: usize = V::LANES * VECTORS;
     const TILES: &'static [usize] = V::TILES;
-    const FUSED: bool = true;
+    const FUSED: bool = V::FUSED;
     type Code = i8;
     type Weight = u8;
 

@@ -12,9 +12,11 @@ use crate::{
 pub(in crate::kernel) trait Vector: Copy + Debug + Send + Sync + 'static {
     /// Lanes of 32 bits.
     const LANES: usize;
+    /// Whether a float multiply-add rounds once.
+    const FUSED: bool;
     /// A vector of bytes.
     type Bytes: Copy;
-    /// A vector of sums of 32 bits, one a lane.
+    /// Sums of 32 bits, one a lane, or some whose total is that of the lane.
     type Sums: Copy;
 
     /// Runs loops compiled for these instructions.
@@ -76,6 +78,23 @@ fn part<V: Vector, const QUAD: usize>(v: V, block: &[u8], plane: Plane) -> V::By
     v.mask(moved, plane.mask() << plane.low)
 }
 
+/// One of eight shifts by a number that is a constant where this is inlined.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! shifted {
+    ($intrinsic:ident, $bytes:expr, $by:expr) => {
+        match $by {
+            0 => $bytes,
+            1 => $intrinsic::<1>($bytes),
+            2 => $intrinsic::<2>($bytes),
+            3 => $intrinsic::<3>($bytes),
+            4 => $intrinsic::<4>($bytes),
+            5 => $intrinsic::<5>($bytes),
+            6 => $intrinsic::<6>($bytes),
+            _ => $intrinsic::<7>($bytes),
+        }
+    };
+}
+
 /// The four codes of a quad of activations, in the order of memory.
 #[inline(always)]
 pub(super) fn four<const BLOCK: usize>(block: &[i8; BLOCK], quad: usize) -> i32 {
@@ -132,4 +151,6 @@ macro_rules! run_unpacked {
     };
 }
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) use shifted;
 pub(super) use {for_quads, run_packed, run_unpacked};

@@ -32,6 +32,14 @@ pub(in crate::kernel) trait Words: Vector {
     fn sum_neighbours(self, low: Self::Sums, high: Self::Sums) -> Self::Sums;
 }
 
+/// Four words side by side, in the order of memory.
+#[cfg(any(target_arch = "x86_64", target_arch = "wasm32"))]
+#[inline(always)]
+pub(super) fn four_words(x: [i16; 4]) -> i64 {
+    let [a, b, c, d] = x.map(|word| u64::from(word.cast_unsigned()));
+    (a | b << 16 | c << 32 | d << 48).cast_signed()
+}
+
 /// The kernel of panels of `VECTORS` vectors, whose sums are computed one after the other.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::kernel) struct WordKernel<V, const VECTORS: usize>(pub(in crate::kernel) V);
@@ -44,7 +52,7 @@ impl<V: Words, const VECTORS: usize> Kernel for WordKernel<V, VECTORS> {
     const LANES: usize = V::LANES;
     const COLUMNS: usize = V::LANES * VECTORS;
     const TILES: &'static [usize] = V::TILES;
-    const FUSED: bool = true;
+    const FUSED: bool = V::FUSED;
     type Code = i16;
     type Weight = i16;
 

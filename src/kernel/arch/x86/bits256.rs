@@ -8,9 +8,13 @@ use std::arch::x86_64::{
     _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srli_epi16, _mm256_storeu_si256,
 };
 
-use super::{four_words, shifted};
 use crate::{
-    kernel::arch::{dot::Dot, pairs::Pairs, vector::Vector, words::Words},
+    kernel::arch::{
+        dot::Dot,
+        pairs::Pairs,
+        vector::{Vector, shifted},
+        words::{Words, four_words},
+    },
     simd::{
         Loops,
         x86::{Avx2, AvxVnni},
@@ -21,6 +25,7 @@ macro_rules! vector {
     ($proof:ty) => {
         impl Vector for $proof {
             const LANES: usize = 8;
+            const FUSED: bool = true;
             type Bytes = __m256i;
             type Sums = __m256i;
 

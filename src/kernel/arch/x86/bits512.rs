@@ -8,9 +8,13 @@ use std::arch::x86_64::{
     _mm512_setzero_si512, _mm512_slli_epi16, _mm512_srli_epi16, _mm512_storeu_si512,
 };
 
-use super::{four_words, shifted};
 use crate::{
-    kernel::arch::{dot::Dot, pairs::Pairs, vector::Vector, words::Words},
+    kernel::arch::{
+        dot::Dot,
+        pairs::Pairs,
+        vector::{Vector, shifted},
+        words::{Words, four_words},
+    },
     simd::{
         Loops,
         x86::{Avx512, Avx512Vnni},
@@ -21,6 +25,7 @@ macro_rules! vector {
     ($proof:ty) => {
         impl Vector for $proof {
             const LANES: usize = 16;
+            const FUSED: bool = true;
             type Bytes = __m512i;
             type Sums = __m512i;
 
