@@ -214,6 +214,26 @@ pub enum Error {
         tensors: usize,
     },
 
+    /// An error that came up while a layer of a model was worked on.
+    #[error("layer {layer}: {source}")]
+    Layer {
+        /// The name of the layer, or of the inputs that several share.
+        layer: String,
+        /// What went wrong.
+        source: Box<Error>,
+    },
+
+    /// Work that a progress callback stopped.
+    #[error("{what}: expected to go on, got a stop after {done} of {total} blocks")]
+    Cancelled {
+        /// What was stopped.
+        what: &'static str,
+        /// Blocks that were finished.
+        done: usize,
+        /// Blocks that there are.
+        total: usize,
+    },
+
     /// An error of another crate's observer, calibrator, quantizer, fake-quant or estimator.
     #[error(transparent)]
     Other(Box<dyn std::error::Error + Send + Sync>),
@@ -228,6 +248,14 @@ impl Error {
     /// ```
     pub fn other(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Other(source.into())
+    }
+
+    /// Says in which layer of a model an error came up.
+    pub(crate) fn in_layer(layer: &str) -> impl FnOnce(Self) -> Self + '_ {
+        move |source| Self::Layer {
+            layer: layer.to_owned(),
+            source: Box::new(source),
+        }
     }
 
     pub(crate) fn option(

@@ -1,7 +1,26 @@
-//! What composes several parts: calibration sessions over a user's own model.
+//! What composes several parts: calibration sessions over a user's own model, and models quantized
+//! block by block by a recipe.
 
+mod blocks;
 mod calibration;
+#[cfg(feature = "serde")]
+mod checkpoint;
+mod layer;
+mod layer_report;
+mod method;
+mod model;
+mod pipeline;
+mod recipe;
 mod report;
+mod statistics;
 
+pub use blocks::{BlockModel, QuantizableBlock, SharedInput, Taps};
 pub use calibration::{Calibrated, Calibration, Site};
+pub use layer::{InputTransform, PackedLayer, QuantizedLayer};
+pub use layer_report::{LayerReport, ModelReport};
+pub use method::{FloatLayer, LayerMethod};
+pub use model::{ModelQuantization, Progress};
+pub use pipeline::{Pipeline, Preparation, RangeChoice, Refinement, Rounding};
+pub use recipe::{Plan, Recipe, Treatment};
 pub use report::SiteReport;
+pub use statistics::InputStatistics;

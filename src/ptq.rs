@@ -35,6 +35,7 @@ mod ada_round;
 mod awq;
 mod awq_clip;
 mod bias_correction;
+mod compensation;
 mod equalization;
 pub mod gptq;
 mod hqq;
@@ -53,6 +54,7 @@ pub use ada_round::AdaRound;
 pub use awq::{Awq, AwqBalance};
 pub use awq_clip::AwqClip;
 pub use bias_correction::BiasCorrection;
+pub use compensation::Compensation;
 pub use equalization::{Equalization, absorb_high_bias};
 pub use gptq::Gptq;
 pub use hqq::Hqq;
@@ -138,6 +140,12 @@ pub trait QuantizerExt: Quantizer {
 }
 
 impl<Q: Quantizer + ?Sized> QuantizerExt for Q {}
+
+impl<Q: Quantizer + ?Sized> Quantizer for Box<Q> {
+    fn quantize_view(&self, weights: ArrayViewD<'_, f32>) -> Result<QTensor> {
+        (**self).quantize_view(weights)
+    }
+}
 
 /// The parameters that `fit(values)` finds for each group of a tensor, given that the scheme can
 /// store them; a group of no elements gets those of the range `[0, 0]`.

@@ -24,6 +24,7 @@ use crate::{
 /// # Ok::<(), lowbit::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Activations {
     /// With parameters that are known ahead, one for the whole tensor.

@@ -1,0 +1,163 @@
+//! A language model quantized layer by layer, and its perplexity before and after.
+//!
+//! ```text
+//! cargo run --release --example quantize_llm -- --model DIR_OR_GGUF --calibration FILE.u16 \
+//!     --eval FILE.u16 --bits 3 --group 128 --method gptq
+//! ```
+//!
+//! This file is the tutorial: read it from top to bottom. `llama.rs` is the model, which tells the
+//! crate its blocks and runs packed layers once it has them; `tokens.rs` the texts and perplexity.
+
+#![allow(
+    unreachable_pub,
+    clippy::cast_precision_loss,
+    reason = "a program: its modules are its own, and its numbers small"
+)]
+
+mod llama;
+mod options;
+mod table;
+mod tokens;
+
+use std::{
+    io::{IsTerminal, Write},
+    ops::ControlFlow,
+    time::Instant,
+};
+
+use lowbit::{
+    Result, Scheme,
+    flow::{ModelQuantization, ModelReport, Pipeline, Progress, Recipe, Treatment},
+    io,
+};
+
+use llama::Llama;
+use options::Options;
+use table::Run;
+use tokens::{Window, score, windows};
+
+/// From the simplest method to the best.
+const LADDER: [&str; 10] = [
+    "rtn",
+    "mse",
+    "hqq",
+    "awq+mse",
+    "mse+gptq",
+    "gptq",
+    "gptaq",
+    "quantease",
+    "signround",
+    "best",
+];
+
+fn main() {
+    if let Err(error) = run() {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
+}
+
+fn run() -> Result<()> {
+    // 1. The model in floats, and what it is measured on.
+    let options = Options::read(std::env::args().skip(1))?;
+    let mut model = Llama::read(&*io::open(&options.model)?)?;
+    let length = options.window_length;
+    let calibration = windows(&options.calibration, length, options.samples)?;
+    let eval = windows(&options.eval, length, options.windows)?;
+    table::print_header();
+    let mut runs = vec![Run {
+        method: "float".into(),
+        bits: 32,
+        group: 0,
+        bytes: 4 * model.linear_elements(),
+        effective_bits: 32.0,
+        seconds: 0.0,
+        score: score(&model, &eval)?,
+        report: ModelReport::default(),
+    }];
+    runs[0].print();
+
+    // 2. Each method: quantize, and measure again with the packed layers running.
+    let methods = match options.compare {
+        true => LADDER.to_vec(),
+        false => vec![options.method.as_str()],
+    };
+    for (index, method) in methods.iter().enumerate() {
+        if index > 0 {
+            model = Llama::read(&*io::open(&options.model)?)?;
+        }
+        let run = quantize(&mut model, method, &options, &calibration, &eval)?;
+        run.print();
+        if options.report {
+            println!("{}", run.report);
+        }
+        runs.push(run);
+    }
+    match &options.json {
+        Some(path) => table::write(path, &runs),
+        None => Ok(()),
+    }
+}
+
+fn quantize(
+    model: &mut Llama,
+    method: &str,
+    options: &Options,
+    calibration: &[Window],
+    eval: &[Window],
+) -> Result<Run> {
+    // The scheme of the weights: bits, and which of them share a scale and a zero point.
+    let scheme = match options.group {
+        0 => Scheme::int(options.bits).per_axis(0),
+        size => Scheme::int(options.bits).per_group(size),
+    };
+    let scheme = match options.asymmetric.unwrap_or(options.group > 0) {
+        true => scheme.unsigned().asymmetric_float().build()?,
+        false => scheme.symmetric().build()?,
+    };
+
+    // The recipe: all linear layers of the blocks alike. Other rules may come before this one.
+    let mut treatment = Treatment::new(scheme, method.parse::<Pipeline>()?);
+    if let Some(bits) = options.activations {
+        let inputs = match options.static_activations {
+            true => Scheme::int(bits).unsigned().asymmetric().build()?,
+            false => Scheme::int(bits).per_row().build()?,
+        };
+        treatment = treatment.with_activations(inputs);
+    }
+    let recipe = Recipe::new().quantize("model.layers.*", treatment);
+
+    // Block after block, each calibrated on what the quantized ones before it produce.
+    let started = Instant::now();
+    let embed = |window: &Window| model.embed(&window.tokens);
+    let samples = calibration.iter().map(embed).collect::<Result<Vec<_>>>()?;
+    let mut quantization = ModelQuantization::new(&recipe).with_progress(show);
+    if let Some(directory) = &options.checkpoints {
+        quantization = quantization.with_checkpoints(directory.join(method));
+    }
+    let report = quantization.run(model, samples)?;
+    let seconds = started.elapsed().as_secs_f64();
+
+    Ok(Run {
+        method: method.to_owned(),
+        bits: options.bits,
+        group: options.group,
+        bytes: report.bytes(),
+        effective_bits: report.effective_bits(),
+        seconds,
+        score: score(model, eval)?,
+        report,
+    })
+}
+
+/// A line that is written over, where somebody looks.
+fn show(progress: &Progress<'_>) -> ControlFlow<()> {
+    let mut terminal = std::io::stderr();
+    if terminal.is_terminal() {
+        let layer = progress.layer.map_or("", |report| &report.layer);
+        let (block, blocks) = (progress.block + 1, progress.blocks);
+        // A terminal that is gone is no reason to stop.
+        let _ = write!(terminal, "\r\x1b[Kblock {block} of {blocks} {layer}\r");
+    }
+    ControlFlow::Continue(())
+}

@@ -1,0 +1,115 @@
+//! The command line.
+
+use std::{path::PathBuf, str::FromStr};
+
+use lowbit::{Error, Result};
+
+pub const USAGE: &str = "\
+options (defaults in brackets):
+  --model PATH          a directory or a GGUF file [../shared/models/stories260K]
+  --calibration FILE    ids in 16 bits, little-endian [../shared/data/tinystories-calibration.u16]
+  --eval FILE           the same, to compute perplexity on [../shared/data/tinystories-validation.u16]
+  --bits N              bits of a weight [4]
+  --group N             weights along a row that share a scale; 0: the whole row [0]
+  --symmetric, --asymmetric  without or with a zero point [without for rows, with for groups]
+  --method WORDS        such as rtn, hqq, awq+mse, gptq, gptaq, gptq+quantease, best [gptq]
+  --compare             a ladder of methods
+  --activations N       quantize inputs too, to N bits, per token at run time
+  --static-activations  ... with a range from calibration instead
+  --samples N           calibration windows [64]
+  --windows N           windows to evaluate [60]
+  --window-len N        tokens of a window, at most [512]
+  --checkpoints DIR     keep finished blocks there, and go on from them
+  --json FILE           write what was measured
+  --report              print what happened to each layer";
+
+pub struct Options {
+    pub model: PathBuf,
+    pub calibration: PathBuf,
+    pub eval: PathBuf,
+    pub bits: u32,
+    pub group: usize,
+    pub asymmetric: Option<bool>,
+    pub method: String,
+    pub compare: bool,
+    pub activations: Option<u32>,
+    pub static_activations: bool,
+    pub samples: usize,
+    pub windows: usize,
+    pub window_length: usize,
+    pub checkpoints: Option<PathBuf>,
+    pub json: Option<String>,
+    pub report: bool,
+}
+
+impl Options {
+    pub fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let mut options = Self {
+            model: "../shared/models/stories260K".into(),
+            calibration: "../shared/data/tinystories-calibration.u16".into(),
+            eval: "../shared/data/tinystories-validation.u16".into(),
+            bits: 4,
+            group: 0,
+            asymmetric: None,
+            method: "gptq".into(),
+            compare: false,
+            activations: None,
+            static_activations: false,
+            samples: 64,
+            windows: 60,
+            window_length: 512,
+            checkpoints: None,
+            json: None,
+            report: false,
+        };
+        while let Some(name) = arguments.next() {
+            let mut value = || {
+                let none = || Error::other(format!("{name} needs a value\n{USAGE}"));
+                arguments.next().ok_or_else(none)
+            };
+            match name.as_str() {
+                "--model" => options.model = value()?.into(),
+                "--calibration" => options.calibration = value()?.into(),
+                "--eval" => options.eval = value()?.into(),
+                "--bits" => options.bits = number(&name, &value()?)?,
+                "--group" => options.group = number(&name, &value()?)?,
+                "--symmetric" => options.asymmetric = Some(false),
+                "--asymmetric" => options.asymmetric = Some(true),
+                "--method" => options.method = value()?,
+                "--compare" => options.compare = true,
+                "--activations" => options.activations = Some(number(&name, &value()?)?),
+                "--static-activations" => options.static_activations = true,
+                "--samples" => options.samples = positive(&name, &value()?)?,
+                "--windows" => options.windows = positive(&name, &value()?)?,
+                "--window-len" => options.window_length = positive(&name, &value()?)?,
+                "--checkpoints" => options.checkpoints = Some(value()?.into()),
+                "--json" => options.json = Some(value()?),
+                "--report" => options.report = true,
+                _ => return Err(Error::other(format!("unknown option {name}\n{USAGE}"))),
+            }
+        }
+        for path in [&options.model, &options.calibration, &options.eval] {
+            if !path.exists() {
+                return Err(Error::other(format!(
+                    "{} is not here. Take any Llama-style model in safetensors (with config.json) or \
+                     GGUF, such as SmolLM2-135M-Instruct or karpathy/tinyllamas' stories260K, and \
+                     texts as 16-bit token ids\n{USAGE}",
+                    path.display()
+                )));
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn number<N: FromStr>(name: &str, value: &str) -> Result<N> {
+    let refuse = |_| Error::other(format!("{name}: expected a number, got {value:?}"));
+    value.parse().map_err(refuse)
+}
+
+fn positive(name: &str, value: &str) -> Result<usize> {
+    match number(name, value)? {
+        0 => Err(Error::other(format!("{name}: expected at least 1, got 0"))),
+        number => Ok(number),
+    }
+}

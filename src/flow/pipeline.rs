@@ -1,0 +1,316 @@
+//! The methods of the crate, composed for the layers of a model.
+
+mod words;
+
+use ndarray::{Array2, CowArray, Ix2};
+
+use super::{FloatLayer, InputTransform, LayerMethod, QuantizedLayer};
+use crate::{
+    affine::Range,
+    calibrate::{Calibrator, FullRange, LeastSquares, MeanSquaredError},
+    error::{Error, Result},
+    observe::{Hessian, Statistics},
+    ptq::{
+        AdaRound, Awq, Compensation, Gptq, Hqq, LayerInputs, QuantEase, Quantizer, QuantizerExt,
+        Rotation, RoundToNearest, SignRound, TransformExt,
+    },
+    scheme::Scheme,
+    tensor::QTensor,
+};
+
+/// How the range of each group is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum RangeChoice {
+    /// All of it: [`FullRange`].
+    Full,
+    /// [`MeanSquaredError`].
+    MeanSquaredError,
+    /// [`LeastSquares`].
+    #[default]
+    LeastSquares,
+}
+
+impl Calibrator for RangeChoice {
+    fn range(&self, statistics: &Statistics<'_>, scheme: &Scheme) -> Result<Range> {
+        match self {
+            Self::Full => FullRange.range(statistics, scheme),
+            Self::MeanSquaredError => MeanSquaredError::default().range(statistics, scheme),
+            Self::LeastSquares => LeastSquares::default().range(statistics, scheme),
+        }
+    }
+}
+
+/// What happens to weights and inputs before weights are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Preparation {
+    /// Nothing.
+    #[default]
+    None,
+    /// Channels are scaled as [`Awq`] finds best.
+    Awq,
+    /// Rows are rotated by a Hadamard matrix with random signs from this seed.
+    Rotation(u64),
+}
+
+/// How weights are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Rounding {
+    /// [`RoundToNearest`].
+    #[default]
+    Nearest,
+    /// [`Hqq`].
+    Hqq,
+    /// [`Gptq`].
+    Gptq,
+    /// [`Gptq::asymmetric`].
+    Gptaq,
+}
+
+/// How the codes are improved afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Refinement {
+    /// They are not.
+    #[default]
+    None,
+    /// [`QuantEase`].
+    QuantEase,
+    /// [`SignRound`].
+    SignRound,
+    /// [`AdaRound`].
+    AdaRound,
+}
+
+/// Quantizes a layer in up to five steps, each of which may be left out: compensate for the
+/// layers before ([`Compensation`]), scale or rotate, choose ranges, round, refine.
+///
+/// It has a name of words joined by `+`, from which it can be read again: `gptq`,
+/// `compensate+gptq+quantease`, `rotate+rtn`. Ranges are those of least squares unless a word says
+/// `full` or `mse`; but `rtn` and `hqq` alone mean what is published, with the full range.
+///
+/// ```
+/// use lowbit::flow::{Pipeline, Refinement, Preparation};
+/// let pipeline = Pipeline::gptq()
+///     .with_preparation(Preparation::Rotation(0))
+///     .with_compensation(0.5, 0.1)?
+///     .with_refinement(Refinement::QuantEase);
+/// assert_eq!(pipeline.to_string(), "compensate=0.5,0.1+rotate=0+gptq+quantease");
+/// assert_eq!("compensate=0.5,0.1+rotate+gptq+quantease".parse::<Pipeline>()?, pipeline);
+/// assert!("gptq+rounding".parse::<Pipeline>().is_err());
+/// # Ok::<(), lowbit::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Pipeline {
+    compensation: Option<Share>,
+    preparation: Preparation,
+    ranges: RangeChoice,
+    rounding: Rounding,
+    refinement: Refinement,
+}
+
+/// `α` and damping of a compensation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Share(f64, f64);
+
+impl Pipeline {
+    /// Round-to-nearest over the full range.
+    #[must_use]
+    pub fn nearest() -> Self {
+        Self::default().with_ranges(RangeChoice::Full)
+    }
+
+    /// HQQ, from the full range.
+    #[must_use]
+    pub fn hqq() -> Self {
+        Self {
+            rounding: Rounding::Hqq,
+            ..Self::nearest()
+        }
+    }
+
+    /// GPTQ with ranges of least squares.
+    #[must_use]
+    pub fn gptq() -> Self {
+        Self {
+            rounding: Rounding::Gptq,
+            ..Self::default()
+        }
+    }
+
+    /// GPTAQ with ranges of least squares.
+    #[must_use]
+    pub fn gptaq() -> Self {
+        Self {
+            rounding: Rounding::Gptaq,
+            ..Self::default()
+        }
+    }
+
+    /// The one that got furthest on a small language model at 2 to 4 bits: compensation, AWQ's scales,
+    /// GPTQ, and QuantEase after it.
+    #[must_use]
+    pub fn best() -> Self {
+        Self {
+            compensation: Some(Share(0.9, 0.1)),
+            preparation: Preparation::Awq,
+            refinement: Refinement::QuantEase,
+            ..Self::gptq()
+        }
+    }
+
+    /// Ranges chosen otherwise.
+    #[must_use]
+    pub fn with_ranges(mut self, ranges: RangeChoice) -> Self {
+        self.ranges = ranges;
+        self
+    }
+
+    /// Weights and inputs prepared.
+    #[must_use]
+    pub fn with_preparation(mut self, preparation: Preparation) -> Self {
+        self.preparation = preparation;
+        self
+    }
+
+    /// Weights moved first, to make up for the layers before: [`Compensation`].
+    ///
+    /// # Errors
+    /// Those of [`Compensation::new`].
+    pub fn with_compensation(mut self, alpha: f64, damping: f64) -> Result<Self> {
+        Compensation::new(alpha, damping)?;
+        self.compensation = Some(Share(alpha, damping));
+        Ok(self)
+    }
+
+    /// Codes improved afterwards.
+    #[must_use]
+    pub fn with_refinement(mut self, refinement: Refinement) -> Self {
+        self.refinement = refinement;
+        self
+    }
+
+    /// The weights to aim for.
+    fn target<'a>(&self, layer: &'a FloatLayer<'_>) -> Result<CowArray<'a, f32, Ix2>> {
+        let (Some(Share(alpha, damping)), Some(deviation)) =
+            (self.compensation, layer.inputs.deviation())
+        else {
+            return Ok(layer.weights.view().into());
+        };
+        // Only one layer may make up for what the stream has lost.
+        let residual = layer.inputs.residual().filter(|residual| {
+            layer.reads_alone && residual.dim() == (layer.weights.nrows(), layer.weights.ncols())
+        });
+        let compensation = Compensation::new(alpha, damping)?;
+        let moved = compensation.weights(&layer.weights, deviation, residual)?;
+        Ok(moved.into())
+    }
+
+    fn transform(
+        &self,
+        layer: &FloatLayer<'_>,
+        target: &Array2<f32>,
+    ) -> Result<Option<InputTransform>> {
+        Ok(match self.preparation {
+            Preparation::None => None,
+            Preparation::Awq => {
+                let inputs = LayerInputs::hessian(layer.inputs.hessian().clone());
+                let rounding =
+                    RoundToNearest::new(layer.scheme).with_calibrator(MeanSquaredError::default());
+                let scales = Awq::new(layer.scheme).with_quantizer(rounding);
+                let scales = scales.scales(&inputs, &[target.view()])?;
+                Some(InputTransform::Scales(scales))
+            }
+            Preparation::Rotation(seed) => {
+                let channels = target.ncols();
+                let power = 1 << channels.trailing_zeros();
+                let rotation =
+                    Rotation::hadamard(channels).or_else(|_| Rotation::blocks(channels, power))?;
+                Some(InputTransform::Rotation(rotation.with_signs(seed)))
+            }
+        })
+    }
+
+    fn round(
+        &self,
+        layer: &FloatLayer<'_>,
+        target: &Array2<f32>,
+        hessian: &Hessian,
+        warnings: &mut Vec<String>,
+    ) -> Result<QTensor> {
+        let scheme = layer.scheme;
+        let start: Box<dyn Quantizer + '_> = match self.rounding {
+            Rounding::Nearest => Box::new(RoundToNearest::new(scheme).with_calibrator(self.ranges)),
+            Rounding::Hqq => Box::new(Hqq::new(scheme).with_calibrator(self.ranges)),
+            Rounding::Gptq => Box::new(Gptq::new(scheme, hessian).with_calibrator(self.ranges)),
+            Rounding::Gptaq => match layer.inputs.deviation() {
+                Some(deviation) => {
+                    if self.preparation != Preparation::None {
+                        return Err(Error::Unsupported {
+                            operation: "GPTAQ",
+                            expected: "inputs as they are",
+                            got: format!("{:?}", self.preparation),
+                        });
+                    }
+                    Box::new(Gptq::asymmetric(scheme, deviation).with_calibrator(self.ranges))
+                }
+                None => Box::new(Gptq::new(scheme, hessian).with_calibrator(self.ranges)),
+            },
+        };
+        if self.refinement == Refinement::None {
+            return match self.rounding {
+                Rounding::Gptq => {
+                    let gptq = Gptq::new(scheme, hessian).with_calibrator(self.ranges);
+                    let (quantized, report) = gptq.quantize_with_report(target)?;
+                    warnings.extend(report.warnings.iter().map(ToString::to_string));
+                    Ok(quantized)
+                }
+                _ => start.quantize(target),
+            };
+        }
+        match self.refinement {
+            Refinement::SignRound => SignRound::new(scheme, hessian)
+                .with_start(start)
+                .quantize(target),
+            Refinement::AdaRound => AdaRound::new(scheme, hessian)
+                .with_start(start)
+                .quantize(target),
+            _ => QuantEase::after(start, hessian).quantize(target),
+        }
+    }
+}
+
+impl LayerMethod for Pipeline {
+    fn name(&self) -> String {
+        self.to_string()
+    }
+
+    fn compares_with_float(&self) -> bool {
+        self.compensation.is_some() || self.rounding == Rounding::Gptaq
+    }
+
+    fn quantize(
+        &self,
+        layer: &FloatLayer<'_>,
+        warnings: &mut Vec<String>,
+    ) -> Result<QuantizedLayer> {
+        let hessian = layer.inputs.hessian();
+        if hessian.diagonal().iter().all(|&square| square == 0.0) {
+            // Nothing is known: each weight for itself.
+            let nearest = RoundToNearest::new(layer.scheme).with_calibrator(self.ranges);
+            return QuantizedLayer::new(nearest.quantize(&layer.weights)?);
+        }
+        let target = self.target(layer)?.into_owned();
+        match self.transform(layer, &target)? {
+            None => QuantizedLayer::new(self.round(layer, &target, hessian, warnings)?),
+            Some(transform) => {
+                let target = transform.as_transform().weights(&target)?;
+                let hessian = transform.as_transform().hessian(hessian)?;
+                let quantized = self.round(layer, &target, &hessian, warnings)?;
+                QuantizedLayer::new(quantized)?.with_transform(transform)
+            }
+        }
+    }
+}

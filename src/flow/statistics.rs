@@ -1,0 +1,147 @@
+//! What calibration gathers of inputs that layers share.
+
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, CowArray};
+
+use super::blocks::Taps;
+use crate::{
+    affine::{Affine, same_shape},
+    calibrate::{FullRange, ranges},
+    error::{Error, Result},
+    kernel::Activations,
+    observe::{Hessian, HistogramObserver, InputDeviation, ObserverExt},
+    scheme::{Granularity, Scheme},
+};
+
+/// What calibration has seen of the inputs of a layer.
+#[derive(Debug)]
+pub struct InputStatistics {
+    moments: Moments,
+    /// `(R − R̂)ᵀ X̂`, `[hidden, in]`.
+    residual: Option<Array2<f64>>,
+    histogram: Option<HistogramObserver>,
+}
+
+#[derive(Debug)]
+enum Moments {
+    Inputs(Hessian),
+    Both(InputDeviation),
+}
+
+impl InputStatistics {
+    /// Nothing seen yet; `both` if the float model's inputs will come too.
+    pub(super) fn new(columns: usize, both: bool, histogram: bool) -> Result<Self> {
+        let moments = if both {
+            Moments::Both(InputDeviation::new(columns)?)
+        } else {
+            Moments::Inputs(Hessian::new(columns)?)
+        };
+        Ok(Self {
+            moments,
+            residual: None,
+            histogram: histogram.then(|| HistogramObserver::new(Granularity::PerTensor)),
+        })
+    }
+
+    /// Takes a sample into account: what the quantized model shows and, if it runs, the float one.
+    /// `weights` are those of the layer, if it reads these inputs alone.
+    pub(super) fn observe(
+        &mut self,
+        name: &str,
+        (quantized, float): (&Taps, &Taps),
+        weights: Option<ArrayView2<'_, f32>>,
+    ) -> Result<()> {
+        let Some(inputs) = quantized.inputs(name) else {
+            return Ok(()); // an expert that no token of this sample went to
+        };
+        if let Some(histogram) = &mut self.histogram {
+            histogram.observe(inputs)?;
+        }
+        let stream = quantized.residuals(name).zip(weights);
+        let shares = match stream {
+            None => None,
+            Some((stream, weights)) => {
+                let expected = [inputs.nrows(), weights.nrows()];
+                same_shape("residual stream", &expected, stream.shape())?;
+                same_shape("inputs", &[inputs.nrows(), weights.ncols()], inputs.shape())?;
+                Some(shares(&(inputs.dot(&weights.t()) + stream)))
+            }
+        };
+        let weighted = |x: &Array2<f32>| match &shares {
+            None => CowArray::from(x.view()).into_owned(),
+            Some(shares) => x * shares,
+        };
+        let own = weighted(inputs);
+        let deviation = match &mut self.moments {
+            Moments::Inputs(hessian) => return hessian.observe(&own),
+            Moments::Both(deviation) => deviation,
+        };
+        let Some(theirs) = float.inputs(name).filter(|x| x.dim() == inputs.dim()) else {
+            // Other tokens went here: nothing can be compared.
+            return deviation.observe(&own, &own);
+        };
+        deviation.observe(&weighted(theirs), &own)?;
+        if let (Some((ours, _)), Some(theirs)) = (stream, float.residuals(name)) {
+            same_shape("residual stream", theirs.shape(), ours.shape())?;
+            let difference = weighted(&(theirs - ours)).mapv(f64::from);
+            let product = difference.t().dot(&own.mapv(f64::from));
+            match &mut self.residual {
+                Some(sum) if sum.dim() == product.dim() => *sum += &product,
+                sum => *sum = Some(product),
+            }
+        }
+        Ok(())
+    }
+
+    /// The second moments of the inputs, as the partly quantized model has them.
+    #[must_use]
+    pub fn hessian(&self) -> &Hessian {
+        match &self.moments {
+            Moments::Inputs(hessian) => hessian,
+            Moments::Both(deviation) => deviation.hessian(),
+        }
+    }
+
+    /// How they differ from the float model's, if a method of the recipe asked for it.
+    #[must_use]
+    pub fn deviation(&self) -> Option<&InputDeviation> {
+        match &self.moments {
+            Moments::Inputs(_) => None,
+            Moments::Both(deviation) => Some(deviation),
+        }
+    }
+
+    /// `(R − R̂)ᵀ X̂`, `[hidden, in]`, where `R − R̂` is what the stream that the layer adds its outputs
+    /// to has lost.
+    #[must_use]
+    pub fn residual(&self) -> Option<ArrayView2<'_, f64>> {
+        self.residual.as_ref().map(|sum| sum.view())
+    }
+
+    /// How inputs are quantized under a scheme: with a range for each row at run time, or else with
+    /// the full range of what was seen.
+    pub(super) fn activations(&self, scheme: &Scheme) -> Result<Activations> {
+        if scheme.granularity() == Granularity::PerRow {
+            return Ok(Activations::Dynamic(*scheme));
+        }
+        let Some(histogram) = &self.histogram else {
+            return Err(Error::MissingStatistic {
+                expected: "a histogram of the inputs",
+                observer: "the Hessian alone",
+            });
+        };
+        let ranges = ranges(&FullRange, histogram, scheme)?;
+        Ok(Activations::Static(Affine::from_ranges(scheme, &ranges)?))
+    }
+}
+
+/// One over the root mean square of each row, `[tokens, 1]`; 1 for a row of zeros.
+#[expect(clippy::cast_possible_truncation, reason = "the nearest f32")]
+fn shares(stream: &Array2<f32>) -> Array2<f32> {
+    let share = |row: ArrayView1<'_, f32>| {
+        let square = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+        let share = (row.len() as f64 / square).sqrt() as f32;
+        if share.is_normal() { share } else { 1.0 }
+    };
+    let rows = stream.rows().into_iter().map(share);
+    ndarray::Array1::from_iter(rows).insert_axis(Axis(1))
+}

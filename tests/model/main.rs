@@ -1,0 +1,12 @@
+//! Models quantized block by block, through the public API.
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    reason = "helpers of tests, with small numbers"
+)]
+
+mod hostile;
+mod interruption;
+mod recipes;
+mod runs;
+mod support;
