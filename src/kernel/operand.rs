@@ -61,7 +61,7 @@ impl<C: ActivationCode> Operand<C> {
                     let blocks = blocks[group.block..group.block + group.blocks].as_flattened_mut();
                     let from = row.slice(ndarray::s![group.start..group.start + group.len]);
                     for (to, &code) in blocks.iter_mut().zip(from) {
-                        *to = C::from(i8::truncate(code.into() - offset));
+                        *to = C::from(<i8 as Code>::truncate(code.into() - offset));
                     }
                 }
             }
