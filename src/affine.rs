@@ -19,5 +19,5 @@ pub use elementwise::{
 pub use parameter::Parameter;
 pub(crate) use parameter::store;
 pub use parameters::Affine;
-pub(crate) use range::extent;
+pub(crate) use range::{Extent, extent};
 pub use range::{Range, Ranges};

@@ -52,7 +52,9 @@ pub use calibrate::Calibrator;
 pub use element::{Code, Element, Real};
 pub use error::{Error, Result};
 pub use groups::{Groups, Run, Runs};
-pub use kernel::{Activation, Activations, PackedLinear, Requantization, matmul_integer};
+pub use kernel::{
+    Activation, Activations, PackedLinear, Requantization, Workspace, matmul_integer,
+};
 pub use observe::{Observer, ObserverExt};
 pub use ptq::{Gptq, Quantizer, QuantizerExt, RoundToNearest};
 pub use qat::{FakeQuant, FakeQuantExt, StraightThroughEstimator};

@@ -86,3 +86,14 @@ pub(crate) fn threads() -> usize {
     #[cfg(not(feature = "rayon"))]
     1
 }
+
+/// Both, perhaps at the same time; they must not depend on each other.
+pub(crate) fn join(a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
+    #[cfg(feature = "rayon")]
+    rayon::join(a, b);
+    #[cfg(not(feature = "rayon"))]
+    {
+        a();
+        b();
+    }
+}

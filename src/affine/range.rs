@@ -269,39 +269,87 @@ fn is_finite(min: f32, max: f32) -> bool {
     min > f32::NEG_INFINITY && max < f32::INFINITY
 }
 
+/// The least and the greatest of some values, and whether one was NaN.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    min: f32,
+    max: f32,
+    nan: bool,
+}
+
+impl Extent {
+    /// That of no values.
+    pub(crate) const EMPTY: Self = Self {
+        min: f32::INFINITY,
+        max: f32::NEG_INFINITY,
+        nan: false,
+    };
+
+    /// With some more values, which lie in the nearest cache.
+    #[inline(always)]
+    pub(crate) fn widen(&mut self, x: &[f32]) {
+        self.include(Self {
+            min: extreme(x, lesser),
+            max: extreme(x, greater),
+            nan: any_nan(x),
+        });
+    }
+
+    #[inline(always)]
+    fn include(&mut self, other: Self) {
+        self.min = lesser(self.min, other.min);
+        self.max = greater(self.max, other.max);
+        self.nan |= other.nan;
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_finite(&self) -> bool {
+        !self.nan && is_finite(self.min, self.max)
+    }
+
+    /// As a range, if all values are finite; `[0, 0]` for no values.
+    #[inline(always)]
+    pub(crate) fn range(&self) -> Range {
+        let (min, max) = (self.min, self.max);
+        if min <= max {
+            Range { min, max }
+        } else {
+            Range { min: 0.0, max: 0.0 }
+        }
+    }
+}
+
 /// The least and the greatest value, and whether all are finite; infinity and minus infinity for no
 /// values.
 pub(crate) fn extent(values: &[f32]) -> (f32, f32, bool) {
-    struct Extent<'a>(&'a [f32]);
+    struct Whole<'a>(&'a [f32]);
 
-    impl Loops for Extent<'_> {
-        type Output = (f32, f32, bool);
+    impl Loops for Whole<'_> {
+        type Output = Extent;
 
         #[inline(always)]
-        fn run(self) -> Self::Output {
-            let (mut min, mut max, mut nan) = (f32::INFINITY, f32::NEG_INFINITY, false);
+        fn run(self) -> Extent {
+            let mut extent = Extent::EMPTY;
             for x in self.0.chunks(BLOCK) {
                 prefetch(x);
-                nan |= any_nan(x);
-                min = lesser(min, extreme(x, lesser));
-                max = greater(max, extreme(x, greater));
+                extent.widen(x);
             }
-            (min, max, !nan && is_finite(min, max))
+            extent
         }
     }
 
     const PART: usize = 8 * PIECE;
-    if values.len() <= PART {
-        return wide(Extent(values));
-    }
-    // Parts by size alone, and in their order, so that it stays the same which of two zeros is least.
-    let parts = map_pieces(values.len(), PART, |part| wide(Extent(&values[part])));
-    let nothing = (f32::INFINITY, f32::NEG_INFINITY, true);
-    parts.into_iter().fold(nothing, |whole, part| {
-        (
-            lesser(whole.0, part.0),
-            greater(whole.1, part.1),
-            whole.2 & part.2,
-        )
-    })
+    let whole = if values.len() <= PART {
+        wide(Whole(values))
+    } else {
+        // Parts by size alone, and in their order, so that it stays the same which of two zeros is
+        // least.
+        let parts = map_pieces(values.len(), PART, |part| wide(Whole(&values[part])));
+        let mut whole = Extent::EMPTY;
+        for part in parts {
+            whole.include(part);
+        }
+        whole
+    };
+    (whole.min, whole.max, whole.is_finite())
 }

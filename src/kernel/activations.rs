@@ -1,10 +1,7 @@
 //! How a packed layer takes its activations.
 
-use ndarray::{Array2, ArrayView2};
-
-use super::layer::CodeView;
 use crate::{
-    affine::{Affine, quantize},
+    affine::Affine,
     error::{Error, Result},
     scheme::{Format, Granularity, Mapping, Scheme},
 };
@@ -78,63 +75,6 @@ impl Activations {
                 .unwrap_or(0),
             Self::Dynamic(_) if scheme.mapping().is_symmetric() => reach(scheme.middle() as f32),
             Self::Dynamic(_) => (greatest - least) as u32,
-        }
-    }
-
-    /// The codes of float activations.
-    ///
-    /// # Errors
-    /// [`Error::NonFinite`] for a NaN; for an infinity too where it would choose the range.
-    pub(super) fn quantize(&self, x: ArrayView2<'_, f32>) -> Result<Codes> {
-        let dynamic;
-        let affine = match self {
-            Self::Static(affine) => affine,
-            Self::Dynamic(scheme) => {
-                dynamic = Affine::of(scheme, &x)?;
-                &dynamic
-            }
-        };
-        Ok(Codes {
-            bytes: if affine.scheme().quant_min() < 0 {
-                Bytes::Signed(quantize(&x, affine)?)
-            } else {
-                Bytes::Unsigned(quantize(&x, affine)?)
-            },
-            zero: integer_zeros(affine),
-            scale: affine.scale().to_vec(),
-        })
-    }
-}
-
-/// The zero points of integer mappings.
-#[expect(clippy::cast_possible_truncation, reason = "codes of at most 16 bits")]
-pub(super) fn integer_zeros(affine: &Affine) -> Vec<i32> {
-    affine
-        .zero_point()
-        .iter()
-        .map(|&zero| zero as i32)
-        .collect()
-}
-
-/// Quantized activations.
-#[derive(Debug)]
-pub(super) struct Codes {
-    bytes: Bytes,
-    pub(super) zero: Vec<i32>,
-    pub(super) scale: Vec<f32>,
-}
-
-#[derive(Debug)]
-enum Bytes {
-    Signed(Array2<i8>),
-    Unsigned(Array2<u8>),
-}
-
-impl Codes {
-    pub(super) fn view(&self) -> CodeView<'_> {
-        match &self.bytes {
-            Bytes::Signed(codes) => CodeView::Signed(codes.view()),
-            Bytes::Unsigned(codes) => CodeView::Unsigned(codes.view()),
         }
     }
 }

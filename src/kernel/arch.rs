@@ -13,8 +13,9 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
-pub(super) mod dot;
-pub(super) mod pairs;
+pub(super) mod bytes;
+pub(super) mod ends;
+mod lanes;
 pub(super) mod portable;
 mod vector;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -25,57 +26,57 @@ mod x86;
 
 use std::fmt::Debug;
 
-use super::layout::BLOCK;
+use self::ends::Ends;
+use super::{
+    layout::{BLOCK, unpack},
+    operand::ActivationCode,
+    scratch::Weight,
+};
 use crate::simd::Loops;
 
-/// The form in which a kernel takes activations: codes that fit `i8`, perhaps widened.
-pub(super) trait ActivationCode:
-    Copy + Default + Debug + Send + Sync + From<i8> + 'static
-{
-}
-
-impl ActivationCode for i8 {}
-impl ActivationCode for i16 {}
-
 /// The activations of a tile, in blocks along the depth: block `b` of row `r` is
-/// `blocks[r · stride + b]`.
+/// `blocks[b · height + r]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rows<'a, C> {
     pub(super) blocks: &'a [[C; BLOCK]],
-    pub(super) stride: usize,
+    pub(super) height: usize,
     pub(super) count: usize,
 }
 
-impl<'a, C> Rows<'a, C> {
-    /// One block of each of `ROWS` rows.
+impl<'a, C: Copy> Rows<'a, C> {
+    /// A block of each row.
     #[inline(always)]
-    fn block<const ROWS: usize>(self, index: usize) -> [&'a [C; BLOCK]; ROWS] {
-        std::array::from_fn(|row| &self.blocks[row * self.stride + index])
+    fn block<const ROWS: usize>(self, index: usize) -> &'a [[C; BLOCK]] {
+        &self.blocks[index * self.height..][..ROWS]
     }
 }
 
 /// The integer kernel of an instruction set.
 ///
 /// Unpacked weights lie as packed ones of 8 bits do, each widened to [`Weight`](Self::Weight). Both
-/// methods write `Σ x · w` over the depth of the blocks, for `rows.count` rows of activations and the
-/// columns of one panel, to `sums[row][column]`; sums wrap around at 32 bits, and are exact where the
-/// depth is within limits.
+/// methods sum `x · w` over the segments of `ends`, for `rows.count` rows of activations and the
+/// columns of one panel, and end the groups there; integer sums wrap around at 32 bits, and are exact
+/// where the depth is within limits.
 pub(super) trait Kernel: Copy + Debug + Send + Sync + 'static {
     /// The instruction set and the operands, as DESIGN has it: `avx2-i8u4i32`.
     const NAME: &'static str;
     /// Columns in a vector.
     const LANES: usize;
-    /// Columns in a panel, a multiple of `LANES`; at most [`MAX_COLUMNS`].
+    /// Columns in a panel, 8, 16 or 32, a multiple of `LANES`.
     const COLUMNS: usize;
-    /// Rows a tile of unpacked weights may have, greatest first, ending with 1; at most
-    /// [`MAX_ROWS`].
+    /// Rows a tile of unpacked weights may have, of 12, 8, 6, 4, 2 and 1; greatest first,
+    /// ending with 1.
     const TILES: &'static [usize];
+    /// The same for packed weights: few, which do not pay for unpacking ahead.
+    const PACKED_TILES: &'static [usize];
+    /// Rows up to which unpacking a panel ahead does not pay.
+    const ROWS_TO_UNPACK: usize = 8;
     /// Whether a float multiply-add rounds once.
     const FUSED: bool;
     /// The form in which activations are taken.
     type Code: ActivationCode;
     /// The form in which unpacked weights are kept.
-    type Weight: Copy + Default + Debug + Send + Sync + From<u8>;
+    type Weight: Weight;
 
     /// What is taken from weights of `bits` bits, distances from their least code, so that they are
     /// what the instructions multiply: 0, or 128 where those take signed bytes alone.
@@ -91,8 +92,18 @@ pub(super) trait Kernel: Copy + Debug + Send + Sync + 'static {
     /// Runs loops compiled for the instruction set.
     fn run<L: Loops>(self, loops: L) -> L::Output;
 
-    /// Sums over packed weights, for [`PACKED_TILES`] rows: few, which do not pay for unpacking ahead.
-    fn sums(self, bits: u32, blocks: &[u8], rows: Rows<'_, Self::Code>, sums: &mut [i32]);
+    /// Unpacks blocks of `bits` bits into the layout of 8 bits.
+    fn unpack(self, bits: u32, blocks: &[u8], unpacked: &mut [Self::Weight]) {
+        self.run(Unpack {
+            bits,
+            lanes: Self::LANES,
+            blocks,
+            unpacked,
+        });
+    }
+
+    /// Sums over packed weights, for [`PACKED_TILES`](Self::PACKED_TILES) rows.
+    fn sums(self, bits: u32, blocks: &[u8], rows: Rows<'_, Self::Code>, ends: Ends<'_>);
 
     /// Sums over weights that were unpacked from `bits` bits, for [`TILES`](Self::TILES) rows.
     fn sums_of_unpacked(
@@ -100,13 +111,23 @@ pub(super) trait Kernel: Copy + Debug + Send + Sync + 'static {
         bits: u32,
         unpacked: &[Self::Weight],
         rows: Rows<'_, Self::Code>,
-        sums: &mut [i32],
+        ends: Ends<'_>,
     );
 }
 
-/// Rows a tile of packed weights may have.
-pub(super) const PACKED_TILES: &[usize] = &[4, 2, 1];
-/// Columns of the widest panel.
-pub(super) const MAX_COLUMNS: usize = 32;
-/// Rows of the highest tile.
-pub(super) const MAX_ROWS: usize = 12;
+/// Unpacking in plain loops.
+struct Unpack<'a, W> {
+    bits: u32,
+    lanes: usize,
+    blocks: &'a [u8],
+    unpacked: &'a mut [W],
+}
+
+impl<W: From<u8>> Loops for Unpack<'_, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        unpack(self.bits, self.lanes, self.blocks, self.unpacked, W::from);
+    }
+}

@@ -1,7 +1,5 @@
 //! What a packed layer asks of what it is given.
 
-use ndarray::{ArrayRef, ArrayView2, ArrayViewD, IxDyn};
-
 use crate::{
     affine::fits,
     element::Code,
@@ -9,16 +7,8 @@ use crate::{
     scheme::Scheme,
 };
 
-/// Activations in row-major order, seen as rows.
-pub(super) fn matrix<A>(
-    x: &ArrayRef<A, IxDyn>,
-    shape: (usize, usize),
-) -> Result<ArrayView2<'_, A>> {
-    ArrayView2::from_shape(shape, x.as_slice().unwrap_or_default()).map_err(Error::other)
-}
-
 /// That codes are those of the scheme.
-pub(super) fn check_codes<C: Code>(x: &ArrayViewD<'_, C>, scheme: &Scheme) -> Result<()> {
+pub(super) fn check_codes<C: Code>(x: &[C], scheme: &Scheme) -> Result<()> {
     fits::<C>(scheme)?;
     let (min, max) = (scheme.quant_min(), scheme.quant_max());
     if C::from_i32(min - 1).is_none() && C::from_i32(max + 1).is_none() {

@@ -1,12 +1,15 @@
 //! From an instruction set to the kernel that serves codes of a width.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::arch::bytes::{ByteKernel, Dots, Pairs};
 #[cfg(target_arch = "x86_64")]
 use super::arch::words::WordKernel;
 use super::arch::{Kernel, portable::Portable};
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-use super::arch::{dot::DotKernel, pairs::PairKernel};
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-use super::arch::{pairs::PairKernel, words::WordKernel};
+use super::arch::{
+    bytes::{ByteKernel, Pairs},
+    words::WordKernel,
+};
 #[cfg(target_arch = "aarch64")]
 use crate::simd::aarch64::{Neon, NeonDotprod, NeonI8mm};
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -35,42 +38,42 @@ pub(super) fn with_kernel<V: Visit>(isa: Isa, bits: u32, visitor: V) -> Result<V
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => match (Avx2::detect().ok_or_else(missing)?, bits) {
             (vector, 8) => visitor.visit(WordKernel::<_, 2>(vector)),
-            (vector, _) => visitor.visit(PairKernel::<_, 2>(vector)),
+            (vector, _) => visitor.visit(ByteKernel::<_, _, 2>::new(vector, Pairs)),
         },
         #[cfg(target_arch = "x86_64")]
         Isa::AvxVnni => {
             let vector = AvxVnni::detect().ok_or_else(missing)?;
-            visitor.visit(DotKernel::<_, 2>(vector))
+            visitor.visit(ByteKernel::<_, _, 2>::new(vector, Dots))
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => match (Avx512::detect().ok_or_else(missing)?, bits) {
             (vector, 8) => visitor.visit(WordKernel::<_, 2>(vector)),
-            (vector, _) => visitor.visit(PairKernel::<_, 2>(vector)),
+            (vector, _) => visitor.visit(ByteKernel::<_, _, 2>::new(vector, Pairs)),
         },
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => {
             let vector = Avx512Vnni::detect().ok_or_else(missing)?;
-            visitor.visit(DotKernel::<_, 2>(vector))
+            visitor.visit(ByteKernel::<_, _, 2>::new(vector, Dots))
         }
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => match (Neon::detect().ok_or_else(missing)?, bits) {
-            (vector, 8) => visitor.visit(DotKernel::<_, 2>(vector)),
-            (vector, _) => visitor.visit(PairKernel::<_, 2>(vector)),
+            (vector, 8) => visitor.visit(ByteKernel::<_, _, 2>::new(vector, Dots)),
+            (vector, _) => visitor.visit(ByteKernel::<_, _, 2>::new(vector, Pairs)),
         },
         #[cfg(target_arch = "aarch64")]
         Isa::NeonDotprod => {
             let vector = NeonDotprod::detect().ok_or_else(missing)?;
-            visitor.visit(DotKernel::<_, 4>(vector))
+            visitor.visit(ByteKernel::<_, _, 4>::new(vector, Dots))
         }
         #[cfg(target_arch = "aarch64")]
         Isa::NeonI8mm => {
             let vector = NeonI8mm::detect().ok_or_else(missing)?;
-            visitor.visit(DotKernel::<_, 4>(vector))
+            visitor.visit(ByteKernel::<_, _, 4>::new(vector, Dots))
         }
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
         Isa::WasmSimd128 => match (WasmSimd128::detect().ok_or_else(missing)?, bits) {
             (vector, 8) => visitor.visit(WordKernel::<_, 2>(vector)),
-            (vector, _) => visitor.visit(PairKernel::<_, 2>(vector)),
+            (vector, _) => visitor.visit(ByteKernel::<_, _, 2>::new(vector, Pairs)),
         },
         // Those of other architectures, none of which is here.
         _ => Err(missing()),

@@ -3,15 +3,15 @@
 
 use std::ops::Range;
 
-use ndarray::Axis;
-
 use super::{
     arch::Kernel,
-    layout::{BLOCK, Group, Layout, unpack},
-    tasks::{Task, tasks},
+    layout::{BLOCK, Group, unpack},
+    output::Sink,
+    scratch::Scratch,
+    tasks::Part,
     weights::{GroupZeros, Value, Weights},
 };
-use crate::{parallel::for_each, simd::Loops};
+use crate::simd::Loops;
 
 /// Blocks along the depth whose floats stay in the nearest caches.
 const BLOCKS_AT_A_TIME: usize = 8;
@@ -20,117 +20,100 @@ const DEPTH_AT_A_TIME: usize = BLOCKS_AT_A_TIME * BLOCK;
 /// Panels whose floats stay in the nearer caches while the rows pass by.
 const PANELS_AT_A_TIME: usize = 8;
 
-/// Computes products for `out`, `[rows, columns]`, of activations `[rows, depth]`, both in row-major
-/// order; `finish(row, column, sums, out)` makes outputs of those of consecutive columns.
-pub(super) fn product<K: Kernel, O: Send>(
+/// Computes a part of a product of activations `[rows, depth]` in row-major order.
+pub(super) fn product<K: Kernel>(
     weights: &Weights<K>,
     x: &[f32],
-    rows: usize,
-    out: &mut [O],
-    finish: impl Fn(usize, usize, &[f32], &mut [O]) + Send + Sync,
+    part: Part,
+    scratch: &mut Scratch,
+    sink: &mut dyn Sink<f32>,
 ) {
-    let finish = &finish;
-    let task = |task: Task<'_, O>| {
-        let kernel = weights.kernel;
-        match K::COLUMNS {
-            8 => kernel.run(Compute::<_, _, _, 8> {
-                weights,
-                x,
-                task,
-                finish,
-            }),
-            16 => kernel.run(Compute::<_, _, _, 16> {
-                weights,
-                x,
-                task,
-                finish,
-            }),
-            _ => kernel.run(Compute::<_, _, _, 32> {
-                weights,
-                x,
-                task,
-                finish,
-            }),
-        }
+    let product = Product {
+        weights,
+        x,
+        part,
+        scratch,
+        sink,
     };
-    let Layout { columns, depth, .. } = weights.layout;
-    for_each(tasks(out, [rows, columns, depth], K::COLUMNS), task);
+    match K::COLUMNS {
+        8 => weights.kernel.run(Compute::<_, 8>(product)),
+        16 => weights.kernel.run(Compute::<_, 16>(product)),
+        _ => weights.kernel.run(Compute::<_, 32>(product)),
+    }
 }
 
-/// A task with all it needs. `COLUMNS` is the kernel's, as the length of an array.
-struct Compute<'a, 'out, K, O, F, const COLUMNS: usize> {
+/// A part of a product, with all it needs.
+struct Product<'a, K> {
     weights: &'a Weights<K>,
     x: &'a [f32],
-    task: Task<'out, O>,
-    finish: &'a F,
+    part: Part,
+    scratch: &'a mut Scratch,
+    sink: &'a mut dyn Sink<f32>,
 }
 
-impl<K, O, F, const COLUMNS: usize> Loops for Compute<'_, '_, K, O, F, COLUMNS>
-where
-    K: Kernel,
-    F: Fn(usize, usize, &[f32], &mut [O]),
-{
+/// The product; `COLUMNS` is the kernel's, as the length of an array.
+struct Compute<'a, K, const COLUMNS: usize>(Product<'a, K>);
+
+impl<K: Kernel, const COLUMNS: usize> Loops for Compute<'_, K, COLUMNS> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self {
+        let Product {
             weights,
             x,
-            mut task,
-            finish,
-        } = self;
-        let rows = task.out.nrows();
-        let panels_at_a_time = task.out.ncols().div_ceil(COLUMNS).min(PANELS_AT_A_TIME);
-        let mut part = Part {
+            part,
+            scratch,
+            sink,
+        } = self.0;
+        let rows = part.rows.len();
+        let panels_at_a_time = part.panels.len().min(PANELS_AT_A_TIME);
+        let floats = scratch
+            .floats
+            .of_len(panels_at_a_time * DEPTH_AT_A_TIME * COLUMNS);
+        let sums = scratch.sums.of_len(panels_at_a_time * rows * COLUMNS);
+        let mut tiles = Panels::<_, COLUMNS> {
             weights,
-            first: task.panel,
+            first: 0,
             panels: 0,
-            codes: vec![0; BLOCK * COLUMNS],
-            floats: vec![[0.0; COLUMNS]; panels_at_a_time * DEPTH_AT_A_TIME],
-            sums: vec![[0.0; COLUMNS]; panels_at_a_time * rows],
+            codes: scratch.codes.of_len(BLOCK * COLUMNS),
+            floats: floats.as_chunks_mut().0,
+            sums: sums.as_chunks_mut().0,
         };
-        let x = &x[task.row * weights.layout.depth..][..rows * weights.layout.depth];
-        let parts = task
-            .out
-            .axis_chunks_iter_mut(Axis(1), PANELS_AT_A_TIME * COLUMNS);
-        for mut out in parts {
-            part.panels = out.ncols().div_ceil(COLUMNS);
-            part.sums.fill([0.0; COLUMNS]);
+        let x = &x[part.rows.start * weights.layout.depth..][..rows * weights.layout.depth];
+        for first in part.panels.clone().step_by(PANELS_AT_A_TIME) {
+            tiles.first = first;
+            tiles.panels = PANELS_AT_A_TIME.min(part.panels.end - first);
+            tiles.sums.fill([0.0; COLUMNS]);
             for group in weights.layout.all_groups() {
                 for block in (0..group.blocks).step_by(BLOCKS_AT_A_TIME) {
-                    let depth = part.decode(group, block);
-                    part.multiply(x, rows, depth);
+                    let depth = tiles.decode(group, block);
+                    tiles.multiply(x, rows, depth);
                 }
             }
-            for (panel, mut out) in out.axis_chunks_iter_mut(Axis(1), COLUMNS).enumerate() {
-                let column = (part.first + panel) * COLUMNS;
-                let sums = &part.sums[panel * rows..];
-                for (row, (mut out, sums)) in out.rows_mut().into_iter().zip(sums).enumerate() {
-                    if let Some(out) = out.as_slice_mut() {
-                        finish(task.row + row, column, &sums[..out.len()], out);
-                    }
-                }
+            for panel in 0..tiles.panels {
+                let column = (first + panel) * COLUMNS;
+                let sums = tiles.sums[panel * rows..(panel + 1) * rows].as_flattened();
+                sink.take(part.rows.start, column, sums, COLUMNS);
             }
-            part.first += part.panels;
         }
     }
 }
 
-/// Some panels of a task: their weights at some depth as floats, and the sums so far.
-struct Part<'a, K, const COLUMNS: usize> {
+/// Some panels of a part: their weights at some depth as floats, and the sums so far.
+struct Panels<'a, K, const COLUMNS: usize> {
     weights: &'a Weights<K>,
     first: usize,
     panels: usize,
     /// A block of unpacked codes.
-    codes: Vec<u8>,
+    codes: &'a mut [u8],
     /// `[panel][depth]`.
-    floats: Vec<[f32; COLUMNS]>,
+    floats: &'a mut [[f32; COLUMNS]],
     /// `[panel][row]`.
-    sums: Vec<[f32; COLUMNS]>,
+    sums: &'a mut [[f32; COLUMNS]],
 }
 
-impl<K: Kernel, const COLUMNS: usize> Part<'_, K, COLUMNS> {
+impl<K: Kernel, const COLUMNS: usize> Panels<'_, K, COLUMNS> {
     /// Makes floats of some blocks of a group, from `block` on; returns where along the depth they
     /// are.
     #[inline(always)]
@@ -145,7 +128,7 @@ impl<K: Kernel, const COLUMNS: usize> Part<'_, K, COLUMNS> {
             for (index, floats) in floats[..len].chunks_mut(BLOCK).enumerate() {
                 let at = group.block + block + index;
                 let packed = weights.blocks(panel, at..at + 1);
-                let codes = &mut self.codes;
+                let codes = &mut *self.codes;
                 unpack(weights.layout.bits, K::LANES, packed, codes, |code| {
                     code ^ weights.offset()
                 });

@@ -1,7 +1,6 @@
 //! What a packed layer takes: floats of three types, or codes that are there already.
 
 use half::{bf16, f16};
-use ndarray::{ArrayD, ArrayViewD, CowArray, IxDyn};
 
 use crate::element::Element;
 
@@ -16,67 +15,37 @@ pub trait Activation: sealed::Sealed + Copy + Send + Sync + 'static {
     type Output: Element<Real = f32>;
 
     #[doc(hidden)]
-    fn input(x: ArrayViewD<'_, Self>) -> Input<'_>;
+    fn input(x: &[Self]) -> Input<'_>;
 }
 
-/// Activations of a layer; not a public type.
+/// Activations of a layer in row-major order; not a public type.
 #[doc(hidden)]
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum Input<'a> {
-    Floats(CowArray<'a, f32, IxDyn>),
-    Signed(ArrayViewD<'a, i8>),
-    Unsigned(ArrayViewD<'a, u8>),
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+    Signed(&'a [i8]),
+    Unsigned(&'a [u8]),
 }
 
-impl Input<'_> {
-    pub(super) fn shape(&self) -> &[usize] {
-        match self {
-            Self::Floats(x) => x.shape(),
-            Self::Signed(x) => x.shape(),
-            Self::Unsigned(x) => x.shape(),
-        }
-    }
-}
-
-impl sealed::Sealed for f32 {}
-impl Activation for f32 {
-    type Output = f32;
-
-    fn input(x: ArrayViewD<'_, f32>) -> Input<'_> {
-        Input::Floats(x.into())
-    }
-}
-
-macro_rules! widened {
-    ($($element:ty => $to_f32:expr),*) => {$(
+macro_rules! activations {
+    ($($element:ty => $output:ty, $input:ident;)*) => {$(
         impl sealed::Sealed for $element {}
         impl Activation for $element {
-            type Output = $element;
+            type Output = $output;
 
-            fn input(x: ArrayViewD<'_, $element>) -> Input<'_> {
-                let widened: ArrayD<f32> = x.mapv($to_f32);
-                Input::Floats(widened.into())
+            fn input(x: &[Self]) -> Input<'_> {
+                Input::$input(x)
             }
         }
     )*};
 }
 
-widened!(f16 => f16::to_f32, bf16 => bf16::to_f32);
-
-impl sealed::Sealed for i8 {}
-impl Activation for i8 {
-    type Output = f32;
-
-    fn input(x: ArrayViewD<'_, i8>) -> Input<'_> {
-        Input::Signed(x)
-    }
-}
-
-impl sealed::Sealed for u8 {}
-impl Activation for u8 {
-    type Output = f32;
-
-    fn input(x: ArrayViewD<'_, u8>) -> Input<'_> {
-        Input::Unsigned(x)
-    }
+activations! {
+    f32 => f32, F32;
+    f16 => f16, F16;
+    bf16 => bf16, Bf16;
+    i8 => f32, Signed;
+    u8 => f32, Unsigned;
 }

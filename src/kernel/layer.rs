@@ -2,26 +2,18 @@
 
 use std::fmt::Debug;
 
-use ndarray::ArrayView2;
-
-use super::{arch::Kernel, float, integer, layout::Layout, operand::Operand, weights::Weights};
-
-/// Codes of activations, signed or unsigned, of at most 8 bits.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum CodeView<'a> {
-    Signed(ArrayView2<'a, i8>),
-    Unsigned(ArrayView2<'a, u8>),
-}
-
-/// Quantized activations `[rows, depth]`; zero points and scales one for each row, or one for all.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Quantized<'a> {
-    pub(super) codes: CodeView<'a>,
-    pub(super) zero: &'a [i32],
-    pub(super) scale: &'a [f32],
-    /// What [`Layer::sums_of_codes`] gives.
-    pub(super) code_sums: &'a [i32],
-}
+use super::{
+    arch::Kernel,
+    float,
+    integer::{Product, Target, tiles},
+    layout::Layout,
+    operand::{ActivationCode, Operand},
+    output::Sink,
+    rows::{RowFault, RowSource},
+    scratch::Scratch,
+    tasks::Part,
+    weights::Weights,
+};
 
 /// Weights packed for some kernel.
 pub(super) trait Layer: Debug + Send + Sync {
@@ -29,6 +21,18 @@ pub(super) trait Layer: Debug + Send + Sync {
     fn kernel(&self) -> &'static str;
 
     fn layout(&self) -> Layout;
+
+    /// Columns of a panel.
+    fn panel_columns(&self) -> usize;
+
+    /// See [`Weights::x_factor`].
+    fn x_factor(&self) -> i32;
+
+    /// Rows of the highest tile for so many rows.
+    fn height(&self, rows: usize) -> usize;
+
+    /// Whether activations are taken as 16-bit words.
+    fn takes_words(&self) -> bool;
 
     /// Bytes of codes and parameters.
     fn memory_bytes(&self) -> usize;
@@ -45,22 +49,48 @@ pub(super) trait Layer: Debug + Send + Sync {
     /// The scale of each column in the first group.
     fn column_scales(&self) -> Vec<f32>;
 
-    /// `x · wᵀ + bias` of float activations in row-major order.
-    fn float(&self, x: &[f32], rows: usize, bias: Option<&[f32]>, out: &mut [f32]);
+    /// A part of `x · wᵀ` of float activations in row-major order.
+    fn float(&self, x: &[f32], part: Part, scratch: &mut Scratch, sink: &mut dyn Sink<f32>);
 
-    /// `x · wᵀ + bias` of quantized activations.
-    fn scaled(&self, x: Quantized<'_>, bias: Option<&[f32]>, out: &mut [f32]);
+    /// A part of `x · wᵀ` of quantized activations, in units of the activations' steps; `code_sums`
+    /// are those of [`sums_of_codes`](Self::sums_of_codes).
+    fn scaled(
+        &self,
+        x: &Operand,
+        code_sums: &[i32],
+        part: Part,
+        scratch: &mut Scratch,
+        sink: &mut dyn Sink<f32>,
+    );
 
-    /// `Σ (x − zx) (w − zw)`.
-    fn exact(&self, x: Quantized<'_>, out: &mut [i32]);
+    /// A part of `Σ (x − zx) (w − zw)`.
+    fn exact(
+        &self,
+        x: &Operand,
+        code_sums: &[i32],
+        part: Part,
+        scratch: &mut Scratch,
+        sink: &mut dyn Sink<i32>,
+    );
 }
 
-impl<K: Kernel> Weights<K> {
-    fn operand(&self, x: Quantized<'_>) -> Operand<K::Code> {
-        match x.codes {
-            CodeView::Signed(codes) => Operand::new(codes, 0, x.zero, x.scale, &self.layout),
-            CodeView::Unsigned(codes) => Operand::new(codes, 128, x.zero, x.scale, &self.layout),
-        }
+/// Fills an operand in the form that a layer takes.
+///
+/// # Errors
+/// The fault of the first row that has one.
+pub(super) fn fill(
+    layer: &dyn Layer,
+    operand: &mut Operand,
+    source: &impl RowSource,
+    rows: usize,
+    threads: usize,
+) -> Result<(), RowFault> {
+    let layout = (&layer.layout(), layer.x_factor());
+    let height = layer.height(rows);
+    if layer.takes_words() {
+        operand.fill::<i16>(source, rows, layout, height, threads)
+    } else {
+        operand.fill::<i8>(source, rows, layout, height, threads)
     }
 }
 
@@ -71,6 +101,23 @@ impl<K: Kernel> Layer for Weights<K> {
 
     fn layout(&self) -> Layout {
         self.layout
+    }
+
+    fn panel_columns(&self) -> usize {
+        K::COLUMNS
+    }
+
+    fn x_factor(&self) -> i32 {
+        self.x_factor()
+    }
+
+    fn height(&self, rows: usize) -> usize {
+        let tiles = tiles::<K>(self.layout.bits, rows);
+        tiles[0].min(rows).max(1)
+    }
+
+    fn takes_words(&self) -> bool {
+        K::Code::IS_WORD
     }
 
     fn memory_bytes(&self) -> usize {
@@ -94,28 +141,43 @@ impl<K: Kernel> Layer for Weights<K> {
         panels.take(self.layout.columns).copied().collect()
     }
 
-    fn float(&self, x: &[f32], rows: usize, bias: Option<&[f32]>, out: &mut [f32]) {
-        float::product(self, x, rows, out, |_, column, sums: &[f32], out| {
-            for (index, (out, &sum)) in out.iter_mut().zip(sums).enumerate() {
-                *out = sum + bias.map_or(0.0, |bias| bias[column + index]);
-            }
+    fn float(&self, x: &[f32], part: Part, scratch: &mut Scratch, sink: &mut dyn Sink<f32>) {
+        float::product(self, x, part, scratch, sink);
+    }
+
+    fn scaled(
+        &self,
+        x: &Operand,
+        code_sums: &[i32],
+        part: Part,
+        scratch: &mut Scratch,
+        sink: &mut dyn Sink<f32>,
+    ) {
+        self.kernel.run(Product {
+            weights: self,
+            x,
+            code_sums,
+            part,
+            scratch,
+            target: Target::Scaled(sink),
         });
     }
 
-    fn scaled(&self, x: Quantized<'_>, bias: Option<&[f32]>, out: &mut [f32]) {
-        let operand = self.operand(x);
-        let finish = |row: usize, column: usize, sums: &[f32], out: &mut [f32]| {
-            let scale = operand.scale[row];
-            for (index, (out, &sum)) in out.iter_mut().zip(sums).enumerate() {
-                *out = sum * scale + bias.map_or(0.0, |bias| bias[column + index]);
-            }
-        };
-        integer::product(self, &operand, x.code_sums, out, finish);
-    }
-
-    fn exact(&self, x: Quantized<'_>, out: &mut [i32]) {
-        let operand = self.operand(x);
-        let finish = |_, _, sums: &[i32], out: &mut [i32]| out.copy_from_slice(sums);
-        integer::product(self, &operand, x.code_sums, out, finish);
+    fn exact(
+        &self,
+        x: &Operand,
+        code_sums: &[i32],
+        part: Part,
+        scratch: &mut Scratch,
+        sink: &mut dyn Sink<i32>,
+    ) {
+        self.kernel.run(Product {
+            weights: self,
+            x,
+            code_sums,
+            part,
+            scratch,
+            target: Target::Exact(sink),
+        });
     }
 }

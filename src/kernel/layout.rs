@@ -21,6 +21,8 @@
 //! their format. Groups along the depth start on blocks; what fills them up is 0, as are the
 //! activations there.
 
+use std::ops::Range;
+
 use crate::{error::Result, groups::element_count};
 
 /// Codes along the depth in a block.
@@ -101,6 +103,33 @@ pub(super) struct Group {
     pub(super) blocks: usize,
 }
 
+/// A part of a group, or all of it, in a stretch of blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// The first block, counted from the start of the stretch, and how many there are.
+    pub(super) block: usize,
+    pub(super) blocks: usize,
+    pub(super) group: usize,
+    /// Whether the group begins here, and whether it ends here.
+    pub(super) begins: bool,
+    pub(super) ends: bool,
+}
+
+impl Segment {
+    /// Its bytes in those of the stretch, for blocks of so many.
+    #[inline(always)]
+    pub(super) fn bytes(&self, block: usize) -> Range<usize> {
+        self.block * block..(self.block + self.blocks) * block
+    }
+}
+
+/// Blocks that a kernel goes through at a time, and the groups there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stretch {
+    pub(super) blocks: Range<usize>,
+    pub(super) segments: Vec<Segment>,
+}
+
 impl Layout {
     /// # Errors
     /// [`Error::TooLarge`](crate::Error::TooLarge) if the codes, filled up to blocks, cannot be
@@ -143,6 +172,38 @@ impl Layout {
     pub(super) fn all_groups(&self) -> impl Iterator<Item = Group> {
         let layout = *self;
         (0..self.groups()).map(move |index| layout.group(index))
+    }
+
+    /// The blocks of a column in stretches of at most `most`.
+    pub(super) fn stretches(&self, most: usize) -> Vec<Stretch> {
+        let mut stretches: Vec<Stretch> = vec![];
+        for group in self.all_groups() {
+            let mut done = 0;
+            while done < group.blocks {
+                let at = group.block + done;
+                let stretch = match stretches.last_mut() {
+                    Some(last) if last.blocks.len() < most => last,
+                    _ => {
+                        stretches.push(Stretch {
+                            blocks: at..at,
+                            segments: vec![],
+                        });
+                        continue;
+                    }
+                };
+                let blocks = (group.blocks - done).min(most - stretch.blocks.len());
+                stretch.segments.push(Segment {
+                    block: stretch.blocks.len(),
+                    blocks,
+                    group: group.index,
+                    begins: done == 0,
+                    ends: done + blocks == group.blocks,
+                });
+                stretch.blocks.end += blocks;
+                done += blocks;
+            }
+        }
+        stretches
     }
 
     /// Blocks of a column.
@@ -281,6 +342,16 @@ mod tests {
             (160, 12, 1)
         );
         assert_eq!(layout.blocks(), 9);
+        let stretches = layout.stretches(3);
+        assert_eq!(stretches.len(), 3);
+        assert_eq!(stretches[1].blocks, 3..6);
+        // The second half of group 1, then all of group 2.
+        let [half, whole] = stretches[1].segments[..] else {
+            panic!("{stretches:?}");
+        };
+        assert_eq!((half.group, half.begins, half.ends), (1, false, true));
+        assert_eq!((whole.block, whole.blocks, whole.group), (1, 2, 2));
+        assert!(whole.begins && whole.ends);
         assert_eq!(Layout::new(3, 0, 40, 4).unwrap().blocks(), 0);
         assert_eq!(Layout::new(3, 5, usize::MAX, 4).unwrap().group, 5);
         assert!(Layout::new(2, usize::MAX / 4, 1, 4).is_err());

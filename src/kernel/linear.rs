@@ -2,22 +2,15 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array, ArrayRef, Dimension};
-
 use super::{
-    Activation, Activations, Requantization,
-    activations::integer_zeros,
+    Activations,
     arch::Kernel,
-    checks::{check_codes, check_depth, matrix},
+    checks::check_depth,
     dispatch::{Visit, with_kernel},
-    input::Input,
-    layer::{CodeView, Layer, Quantized},
-    requantization::{Arithmetic, FixedPoint},
+    layer::Layer,
     weights::Weights,
 };
 use crate::{
-    affine::{fits, quantize},
-    element::{Code, Element},
     error::{Error, Result},
     simd::Isa,
     tensor::QTensor,
@@ -56,33 +49,23 @@ use crate::{
 /// ```
 #[derive(Debug, Clone)]
 pub struct PackedLinear {
-    weights: Arc<dyn Layer>,
-    bias: Option<Arc<[f32]>>,
+    pub(super) weights: Arc<dyn Layer>,
+    pub(super) bias: Option<Arc<[f32]>>,
     isa: Isa,
-    quantized: Option<Arc<QuantizedInput>>,
+    pub(super) quantized: Option<Arc<QuantizedInput>>,
+    pub(super) clamp: Option<(f32, f32)>,
+    /// The most that are used.
+    pub(super) threads: usize,
 }
 
 /// What quantized activations need.
 #[derive(Debug)]
-struct QuantizedInput {
-    activations: Activations,
-    code_sums: Vec<i32>,
-}
-
-impl QuantizedInput {
-    fn operand<'a>(
-        &'a self,
-        codes: CodeView<'a>,
-        zero: &'a [i32],
-        scale: &'a [f32],
-    ) -> Quantized<'a> {
-        Quantized {
-            codes,
-            zero,
-            scale,
-            code_sums: &self.code_sums,
-        }
-    }
+pub(super) struct QuantizedInput {
+    pub(super) activations: Activations,
+    /// Those of [`Layer::sums_of_codes`].
+    pub(super) code_sums: Vec<i32>,
+    /// Those of [`Layer::column_scales`].
+    pub(super) column_scales: Vec<f32>,
 }
 
 struct Pack<'a>(&'a QTensor);
@@ -150,6 +133,8 @@ impl PackedLinear {
             bias: bias.map(Arc::from),
             isa,
             quantized: None,
+            clamp: None,
+            threads: usize::MAX,
         })
     }
 
@@ -176,9 +161,50 @@ impl PackedLinear {
             quantized: Some(Arc::new(QuantizedInput {
                 activations,
                 code_sums: self.weights.sums_of_codes(),
+                column_scales: self.weights.column_scales(),
             })),
             ..self
         })
+    }
+
+    /// The layer with outputs clamped to `min ..= max`, in real units, after the bias: a rectifier is
+    /// `0.0 ..= f32::INFINITY`. NaN stays NaN.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRange`] unless `min <= max`.
+    ///
+    /// ```
+    /// use lowbit::{Affine, PackedLinear, QTensor, Scheme};
+    /// use ndarray::array;
+    ///
+    /// let affine = Affine::per_tensor(Scheme::int(8).build()?, 1.0, 0.0)?;
+    /// let weights = QTensor::quantize(&array![[1.0_f32, -2.0], [5.0, 5.0]], &affine)?;
+    /// let relu6 = PackedLinear::pack(&weights, None)?.with_clamp(0.0, 6.0)?;
+    /// assert_eq!(relu6.forward(&array![1.0_f32, 1.0])?, array![0.0, 6.0]);
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
+    pub fn with_clamp(self, min: f32, max: f32) -> Result<Self> {
+        if min <= max {
+            Ok(Self {
+                clamp: Some((min, max)),
+                ..self
+            })
+        } else {
+            Err(Error::InvalidRange { index: 0, min, max })
+        }
+    }
+
+    /// The layer with products on at most so many threads (of the caller's rayon pool, if it calls
+    /// from within one, else of the global one); with one, on the calling thread alone. The results
+    /// have the same bits on any number.
+    ///
+    /// Small products stay on one thread whatever this says. Without it, all threads are used.
+    #[must_use]
+    pub fn with_threads(self, most: usize) -> Self {
+        Self {
+            threads: most.max(1),
+            ..self
+        }
     }
 
     /// Outputs and inputs of the layer.
@@ -203,212 +229,9 @@ impl PackedLinear {
     /// Bytes that packed codes, scales, zero points, their sums and the bias take.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        let sums = self.quantized.as_ref().map_or(0, |q| 4 * q.code_sums.len());
+        let of_input = |q: &Arc<QuantizedInput>| 4 * (q.code_sums.len() + q.column_scales.len());
+        let sums = self.quantized.as_ref().map_or(0, of_input);
         let bias = self.bias.as_ref().map_or(0, |bias| 4 * bias.len());
         self.weights.memory_bytes() + sums + bias
-    }
-
-    /// `x · wᵀ + bias` for activations `[…, in]`: floats, or codes under the parameters of static
-    /// activations. Returns `[…, out]`, in the float type of the input (`f32` for codes).
-    ///
-    /// Float activations may be anything in a weight-only layer, where NaN and infinity propagate.
-    ///
-    /// # Errors
-    /// [`Error::ShapeMismatch`] if the last axis is not the inputs; [`Error::NonFinite`] for a NaN
-    /// that is to be quantized, or an infinity that would choose a range; [`Error::Unsupported`] for
-    /// codes in a layer without static activations; [`Error::CodeType`] for codes of the wrong
-    /// signedness.
-    pub fn forward<A: Activation, D: Dimension>(
-        &self,
-        x: &ArrayRef<A, D>,
-    ) -> Result<Array<A::Output, D>> {
-        let floats = self.floats(A::input(x.view().into_dyn()))?;
-        let converted = floats.into_iter().map(A::Output::from_real).collect();
-        self.shaped(x, converted)
-    }
-
-    /// The output as codes for the next layer, `[…, in]` to `[…, out]`.
-    ///
-    /// # Errors
-    /// Those of [`forward`](Self::forward); [`Error::CodeType`] if `C` does not hold the codes;
-    /// in fixed point [`Error::Unsupported`] unless activations are static and weights have one scale
-    /// and an integer zero point an output, and [`Error::InvalidOption`] for a multiplier out of
-    /// range.
-    ///
-    /// ```
-    /// use lowbit::{Activations, Affine, PackedLinear, QTensor, Requantization, Scheme, quantize};
-    /// use ndarray::array;
-    ///
-    /// let codes = Scheme::int(8).unsigned().asymmetric().build()?;
-    /// let affine = Affine::per_tensor(Scheme::int(8).build()?, 0.5, 0.0)?;
-    /// let weights = QTensor::quantize(&array![[1.0_f32, -2.0]], &affine)?;
-    /// let input = Affine::per_tensor(codes, 0.25, 10.0)?;
-    /// let layer =
-    ///     PackedLinear::pack(&weights, None)?.with_activations(Activations::Static(input.clone()))?;
-    ///
-    /// let x = quantize::<_, u8, _>(&array![[3.0_f32, 1.0]], &input)?;
-    /// let output = Requantization::float(Affine::per_tensor(codes, 0.125, 100.0)?)?;
-    /// assert_eq!(layer.forward_requantized::<_, u8, _>(&x, &output)?, array![[108]]); // 1.0
-    /// # Ok::<(), lowbit::Error>(())
-    /// ```
-    pub fn forward_requantized<A: Activation, C: Code, D: Dimension>(
-        &self,
-        x: &ArrayRef<A, D>,
-        requantization: &Requantization,
-    ) -> Result<Array<C, D>> {
-        let output = &requantization.output;
-        fits::<C>(output.scheme())?;
-        let codes = match requantization.arithmetic {
-            Arithmetic::Float => {
-                let floats = self.floats(A::input(x.view().into_dyn()))?;
-                quantize(&Array::from_vec(floats), output)?
-                    .into_raw_vec_and_offset()
-                    .0
-            }
-            Arithmetic::FixedPoint => {
-                let Some(Activations::Static(input)) = self.activations() else {
-                    return Err(Error::Unsupported {
-                        operation: "requantization in fixed point",
-                        expected: "static activations",
-                        got: format!("{:?}", self.activations()),
-                    });
-                };
-                let bias = self.bias.as_deref();
-                let scales = self.weights.column_scales();
-                let stage = FixedPoint::new(output, input.scale()[0], &scales, bias)?;
-                let sums = self.sums(A::input(x.view().into_dyn()))?;
-                let columns = self.dim().0;
-                let code = |(index, &sum)| C::truncate(stage.code(index % columns, sum));
-                sums.iter().enumerate().map(code).collect()
-            }
-        };
-        self.shaped(x, codes)
-    }
-
-    /// The exact sums `Σ (x − x zero) (w − w zero)`, without scales and bias, `[…, in]` to `[…, out]`.
-    ///
-    /// # Errors
-    /// Those of [`forward`](Self::forward); [`Error::Unsupported`] without quantized activations, and
-    /// for weights with more than one scale, or a real zero point, for an output.
-    pub fn accumulate<A: Activation, D: Dimension>(
-        &self,
-        x: &ArrayRef<A, D>,
-    ) -> Result<Array<i32, D>> {
-        let sums = self.sums(A::input(x.view().into_dyn()))?;
-        self.shaped(x, sums)
-    }
-
-    fn activations(&self) -> Option<&Activations> {
-        self.quantized
-            .as_ref()
-            .map(|quantized| &quantized.activations)
-    }
-
-    /// The float outputs, in row-major order.
-    fn floats(&self, input: Input<'_>) -> Result<Vec<f32>> {
-        let rows = self.rows(input.shape())?;
-        let mut out = vec![0.0; rows * self.dim().0];
-        let bias = self.bias.as_deref();
-        match (&self.quantized, input) {
-            (None, Input::Floats(x)) => {
-                let standard = x.as_standard_layout();
-                let x = standard.as_slice().unwrap_or_default();
-                self.weights.float(x, rows, bias, &mut out);
-            }
-            (_, input) => {
-                self.with_codes(input, rows, |x| self.weights.scaled(x, bias, &mut out))?
-            }
-        }
-        Ok(out)
-    }
-
-    /// The exact sums, in row-major order.
-    fn sums(&self, input: Input<'_>) -> Result<Vec<i32>> {
-        let layout = self.weights.layout();
-        if self.weights.reach().is_none() || layout.groups() > 1 {
-            return Err(Error::Unsupported {
-                operation: "exact sums",
-                expected: "weights with one scale and an integer zero point an output",
-                got: format!("{} scales an output, or a real zero point", layout.groups()),
-            });
-        }
-        let rows = self.rows(input.shape())?;
-        let mut out = vec![0; rows * layout.columns];
-        self.with_codes(input, rows, |x| self.weights.exact(x, &mut out))?;
-        Ok(out)
-    }
-
-    /// Calls `work` with the codes of the activations.
-    fn with_codes(
-        &self,
-        input: Input<'_>,
-        rows: usize,
-        work: impl FnOnce(Quantized<'_>),
-    ) -> Result<()> {
-        let Some(quantized) = &self.quantized else {
-            return Err(Error::Unsupported {
-                operation: "a product of integers",
-                expected: "a layer with static or dynamic activations",
-                got: "a weight-only layer".into(),
-            });
-        };
-        let shape = (rows, self.dim().1);
-        match (input, &quantized.activations) {
-            (Input::Floats(x), activations) => {
-                let codes = activations.quantize(matrix(&x.as_standard_layout(), shape)?)?;
-                work(quantized.operand(codes.view(), &codes.zero, &codes.scale));
-            }
-            (Input::Signed(x), Activations::Static(affine)) => {
-                check_codes(&x, affine.scheme())?;
-                let x = x.as_standard_layout();
-                let (zero, scale) = (integer_zeros(affine), affine.scale());
-                work(quantized.operand(CodeView::Signed(matrix(&x, shape)?), &zero, scale));
-            }
-            (Input::Unsigned(x), Activations::Static(affine)) => {
-                check_codes(&x, affine.scheme())?;
-                let x = x.as_standard_layout();
-                let (zero, scale) = (integer_zeros(affine), affine.scale());
-                work(quantized.operand(CodeView::Unsigned(matrix(&x, shape)?), &zero, scale));
-            }
-            (_, Activations::Dynamic(_)) => {
-                return Err(Error::Unsupported {
-                    operation: "a product of codes",
-                    expected: "a layer with static activations, whose parameters the codes have",
-                    got: "dynamic activations, which are chosen from floats".into(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// The rows of `[…, in]`.
-    fn rows(&self, shape: &[usize]) -> Result<usize> {
-        let inputs = self.dim().1;
-        match shape.split_last() {
-            Some((&last, rest)) if last == inputs => Ok(rest.iter().product()),
-            _ => {
-                let mut expected = shape.to_vec();
-                expected.pop();
-                expected.push(inputs);
-                Err(Error::ShapeMismatch {
-                    what: "activations",
-                    expected,
-                    got: shape.to_vec(),
-                })
-            }
-        }
-    }
-
-    /// Outputs in row-major order, in the shape of the input with another last axis.
-    fn shaped<A, T, D: Dimension>(
-        &self,
-        x: &ArrayRef<A, D>,
-        values: Vec<T>,
-    ) -> Result<Array<T, D>> {
-        let mut shape = x.raw_dim();
-        if let Some(last) = shape.slice_mut().last_mut() {
-            *last = self.dim().0;
-        }
-        Array::from_shape_vec(shape, values).map_err(Error::other)
     }
 }

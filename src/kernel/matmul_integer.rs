@@ -10,7 +10,10 @@ use super::{
     checks::check_depth,
     dispatch::{Visit, with_kernel},
     input::Input,
-    layer::{CodeView, Layer, Quantized},
+    layer::{Layer, fill},
+    operand::{CodeRows, Operand},
+    output::Exact,
+    tasks::over_parts,
     weights::Weights,
 };
 use crate::{
@@ -81,18 +84,45 @@ pub fn matmul_integer<A: Activation + Code, B: Activation + Code>(
     let zero: Vec<i32> = a_zero_point.iter().map(|&zero| zero.into()).collect();
     let mut out = Array2::zeros((rows, columns));
     let code_sums = weights.sums_of_codes();
-    let codes = match A::input(a.view().into_dyn()) {
-        Input::Signed(a) => CodeView::Signed(a.into_dimensionality().map_err(Error::other)?),
-        Input::Unsigned(a) => CodeView::Unsigned(a.into_dimensionality().map_err(Error::other)?),
-        Input::Floats(_) => return Ok(out),
+    let a = a.as_standard_layout();
+    let a = a.as_slice().unwrap_or_default();
+    let mut operand = Operand::default();
+    let filled = match A::input(a) {
+        Input::Signed(codes) => {
+            let source = CodeRows {
+                codes,
+                depth,
+                zero: &zero,
+                scale: 1.0,
+                offset: 0,
+            };
+            fill(&*weights, &mut operand, &source, rows, usize::MAX)
+        }
+        Input::Unsigned(codes) => {
+            let source = CodeRows {
+                codes,
+                depth,
+                zero: &zero,
+                scale: 1.0,
+                offset: 128,
+            };
+            fill(&*weights, &mut operand, &source, rows, usize::MAX)
+        }
+        // No float is a code.
+        Input::F32(_) | Input::F16(_) | Input::Bf16(_) => return Ok(out),
     };
-    let x = Quantized {
-        codes,
-        zero: &zero,
-        scale: &[1.0],
-        code_sums: &code_sums,
-    };
-    weights.exact(x, out.as_slice_mut().unwrap_or_default());
+    filled.map_err(|fault| fault.error(&[rows, depth]))?;
+    over_parts(
+        out.as_slice_mut().unwrap_or_default(),
+        [rows, columns, depth],
+        weights.panel_columns(),
+        usize::MAX,
+        &mut vec![],
+        &|task, scratch| {
+            let part = task.part.clone();
+            weights.exact(&operand, &code_sums, part, scratch, &mut Exact(task));
+        },
+    );
     Ok(out)
 }
 

@@ -1,25 +1,33 @@
 //! Activations as a kernel takes them: 8-bit codes in blocks along the depth, and the sums that zero
 //! points need.
 
-use ndarray::ArrayView2;
+use std::fmt::Debug;
+
+use ndarray::{ArrayViewMut2, Axis};
 
 use super::{
-    arch::ActivationCode,
+    aligned::Aligned,
     layout::{BLOCK, Layout, to_i32},
+    rows::{CHUNK, RowFault, RowParameter, RowSource},
 };
 use crate::{
-    element::Code,
-    parallel::{PIECE, over_pieces},
+    parallel::{PIECE, join},
+    simd::{Loops, wide},
 };
 
 /// Quantized activations `[rows, depth]`, groups filled up with 0 as the weights' are.
-#[derive(Debug)]
-pub(super) struct Operand<C> {
-    pub(super) blocks: Vec<[C; BLOCK]>,
-    /// Blocks from one row to the next.
-    pub(super) stride: usize,
-    pub(super) rows: usize,
-    /// `Σ (x − zero)` for each row and group.
+///
+/// Rows lie in stacks as high as the highest tile, block by block along the depth, so that a tile
+/// reads one stretch of memory: `[stack][block][row of the stack]`.
+#[derive(Debug, Default)]
+pub(super) struct Operand {
+    bytes: Aligned<[i8; BLOCK]>,
+    words: Aligned<[i16; BLOCK]>,
+    /// Rows of a stack.
+    pub(super) height: usize,
+    /// Blocks of a row.
+    blocks: usize,
+    /// `Σ (x − zero)`, times the factor that the weights want, `[group][row]`.
     pub(super) sums: Vec<i32>,
     /// The zero point of each row, on the same footing as the codes.
     pub(super) zero: Vec<i32>,
@@ -27,66 +35,242 @@ pub(super) struct Operand<C> {
     pub(super) scale: Vec<f32>,
 }
 
-impl<C: ActivationCode> Operand<C> {
-    /// From codes of at most 8 bits, with a scale and a zero point for each row, or one for all.
+/// The form in which a kernel takes activations: codes that fit `i8`, perhaps widened.
+pub(super) trait ActivationCode:
+    Copy + Default + Debug + Send + Sync + From<i8> + 'static
+{
+    /// Whether codes are widened.
+    const IS_WORD: bool;
+
+    /// The blocks of an operand in this form.
+    fn blocks(operand: &Operand) -> &[[Self; BLOCK]];
+
+    /// Where to write so many.
+    fn place(operand: &mut Operand) -> &mut Aligned<[Self; BLOCK]>;
+}
+
+impl ActivationCode for i8 {
+    const IS_WORD: bool = false;
+
+    fn blocks(operand: &Operand) -> &[[Self; BLOCK]] {
+        operand.bytes.as_slice()
+    }
+
+    fn place(operand: &mut Operand) -> &mut Aligned<[Self; BLOCK]> {
+        &mut operand.bytes
+    }
+}
+
+impl ActivationCode for i16 {
+    const IS_WORD: bool = true;
+
+    fn blocks(operand: &Operand) -> &[[Self; BLOCK]] {
+        operand.words.as_slice()
+    }
+
+    fn place(operand: &mut Operand) -> &mut Aligned<[Self; BLOCK]> {
+        &mut operand.words
+    }
+}
+
+impl Operand {
+    /// Where a block of a row is.
+    #[inline(always)]
+    pub(super) fn place_of(&self, row: usize, block: usize) -> usize {
+        let (stack, row) = (row / self.height, row % self.height);
+        (stack * self.blocks + block) * self.height + row
+    }
+
+    /// How many rows there are.
+    pub(super) fn rows(&self) -> usize {
+        self.zero.len()
+    }
+
+    /// Takes the codes of a source of so many rows, for weights of a layout, their sums multiplied by
+    /// a factor; on several threads if there may be more than one.
     ///
-    /// `offset` is taken from codes and zero points alike, so that unsigned codes fit `i8`.
-    pub(super) fn new<T: Code>(
-        codes: ArrayView2<'_, T>,
-        offset: i32,
-        zero: &[i32],
-        scale: &[f32],
-        layout: &Layout,
-    ) -> Self {
-        let rows = codes.nrows();
-        let each = |index: usize, len: usize| if len == 1 { 0 } else { index };
-        let zero: Vec<i32> = (0..rows)
-            .map(|row| zero[each(row, zero.len())] - offset)
-            .collect();
-        let scale = (0..rows).map(|row| scale[each(row, scale.len())]).collect();
-        let (blocks_of_row, groups) = (layout.blocks(), layout.groups());
-        // Rows a multiple of a page apart would share a few lines of the nearest cache.
-        let stride = if (blocks_of_row * BLOCK).is_multiple_of(1024) {
-            blocks_of_row + 2
-        } else {
-            blocks_of_row
+    /// # Errors
+    /// The fault of the first row that has one.
+    pub(super) fn fill<C: ActivationCode>(
+        &mut self,
+        source: &impl RowSource,
+        rows: usize,
+        (layout, factor): (&Layout, i32),
+        height: usize,
+        threads: usize,
+    ) -> Result<(), RowFault> {
+        (self.height, self.blocks) = (height, layout.blocks());
+        let blocks = rows.next_multiple_of(height) * self.blocks;
+        self.sums.resize(rows * layout.groups(), 0);
+        self.zero.resize(rows, 0);
+        self.scale.resize(rows, 0.0);
+        let mut place = std::mem::take(C::place(self));
+        let sums = ArrayViewMut2::from_shape((layout.groups(), rows), &mut self.sums);
+        let piece = Piece {
+            first: 0,
+            blocks: place.of_len(blocks),
+            height,
+            sums: sums.unwrap_or_else(|_| ArrayViewMut2::from(&mut [[0; 0]; 0])),
+            factor,
+            zero: &mut self.zero,
+            scale: &mut self.scale,
+            source,
+            layout,
         };
-        let mut blocks = vec![[C::default(); BLOCK]; rows * stride];
-        let piece = stride.max(1) * PIECE.div_ceil(layout.depth.max(1));
-        over_pieces(&mut blocks, piece, |start, blocks| {
-            let first = start / stride;
-            for (index, blocks) in blocks.chunks_exact_mut(stride).enumerate() {
-                let row = codes.row(first + index);
-                for group in layout.all_groups() {
-                    let blocks = blocks[group.block..group.block + group.blocks].as_flattened_mut();
-                    let from = row.slice(ndarray::s![group.start..group.start + group.len]);
-                    for (to, &code) in blocks.iter_mut().zip(from) {
-                        *to = C::from(<i8 as Code>::truncate(code.into() - offset));
-                    }
-                }
-            }
-        });
-        let mut sums = vec![0; rows * groups];
-        let piece = groups.max(1) * PIECE.div_ceil(layout.depth.max(1));
-        over_pieces(&mut sums, piece, |start, sums| {
-            let first = start / groups;
-            for (index, sums) in sums.chunks_exact_mut(groups).enumerate() {
-                let row = codes.row(first + index);
-                let shift = zero[first + index] + offset;
-                for (group, sum) in layout.all_groups().zip(sums) {
-                    let from = row.slice(ndarray::s![group.start..group.start + group.len]);
-                    let total: i32 = from.iter().map(|&code| code.into()).sum();
-                    *sum = total - shift * to_i32(group.len);
-                }
-            }
-        });
-        Self {
+        let rows_at_a_time = match threads {
+            0..=1 => usize::MAX,
+            _ => PIECE.div_ceil(layout.depth.max(1)).max(height),
+        };
+        let filled = piece.fill(rows_at_a_time);
+        *C::place(self) = place;
+        filled
+    }
+}
+
+/// Some rows, to be filled.
+struct Piece<'a, C, S> {
+    first: usize,
+    blocks: &'a mut [[C; BLOCK]],
+    height: usize,
+    /// `[group][row]`.
+    sums: ArrayViewMut2<'a, i32>,
+    factor: i32,
+    zero: &'a mut [i32],
+    scale: &'a mut [f32],
+    source: &'a S,
+    layout: &'a Layout,
+}
+
+impl<C: ActivationCode, S: RowSource> Piece<'_, C, S> {
+    fn fill(self, most: usize) -> Result<(), RowFault> {
+        if self.zero.len() <= most.max(self.height) {
+            return wide(self);
+        }
+        // Whole stacks; there are two at least.
+        let half = (self.zero.len() / 2).next_multiple_of(self.height);
+        let (blocks, blocks_after) = self.blocks.split_at_mut(half * self.layout.blocks());
+        let (sums, sums_after) = self.sums.split_at(Axis(1), half);
+        let (zero, zero_after) = self.zero.split_at_mut(half);
+        let (scale, scale_after) = self.scale.split_at_mut(half);
+        let before = Piece {
             blocks,
-            stride,
-            rows,
             sums,
             zero,
             scale,
+            ..self
+        };
+        let after = Piece {
+            first: self.first + half,
+            blocks: blocks_after,
+            sums: sums_after,
+            zero: zero_after,
+            scale: scale_after,
+            ..self
+        };
+        let (mut first, mut second) = (Ok(()), Ok(()));
+        join(|| first = before.fill(most), || second = after.fill(most));
+        first.and(second)
+    }
+}
+
+impl<C: ActivationCode, S: RowSource> Loops for Piece<'_, C, S> {
+    type Output = Result<(), RowFault>;
+
+    #[inline(always)]
+    fn run(mut self) -> Self::Output {
+        let layout = self.layout;
+        let blocks_of_row = layout.blocks();
+        let blocks_of_group = layout.group.div_ceil(BLOCK).max(1);
+        // Where no group is filled up, the row is one run.
+        let (run, runs) = if layout.padded_depth() == layout.depth {
+            (layout.depth, 1)
+        } else {
+            (layout.group, layout.groups())
+        };
+        let parameters = self.zero.iter_mut().zip(self.scale);
+        for (index, (zero, scale)) in parameters.enumerate() {
+            let row = self.first + index;
+            let parameter = self.source.parameter(row)?;
+            (*zero, *scale) = (parameter.zero, parameter.scale);
+            let stack = index / self.height * self.height * blocks_of_row;
+            let blocks = self.blocks.get_mut(stack + index % self.height..);
+            let blocks = blocks.unwrap_or_default();
+            let mut places = blocks.iter_mut().step_by(self.height);
+            let mut sums = self.sums.column_mut(index);
+            let (mut total, mut blocks, mut group) = (0, 0, 0);
+            let mut chunk = [[0_i8; BLOCK]; CHUNK / BLOCK];
+            for run_start in (0..runs).map(|index| index * run) {
+                let run_end = (run_start + run).min(layout.depth);
+                for start in (run_start..run_end).step_by(CHUNK) {
+                    let len = CHUNK.min(run_end - start);
+                    let codes = chunk.as_flattened_mut();
+                    self.source
+                        .codes(row, start, &parameter, &mut codes[..len])?;
+                    codes[len..].fill(0);
+                    for (codes, place) in chunk[..len.div_ceil(BLOCK)].iter().zip(&mut places) {
+                        for (place, &code) in place.iter_mut().zip(codes) {
+                            *place = C::from(code);
+                        }
+                        total += sum_of(codes);
+                        blocks += 1;
+                        if blocks == blocks_of_group {
+                            sums[group] = total;
+                            (total, blocks, group) = (0, 0, group + 1);
+                        }
+                    }
+                }
+            }
+            if blocks > 0 {
+                sums[group] = total;
+            }
+            for (group, sum) in layout.all_groups().zip(sums) {
+                let exact = *sum - parameter.zero * to_i32(group.len);
+                *sum = exact.wrapping_mul(self.factor);
+            }
         }
+        Ok(())
+    }
+}
+
+#[inline(always)]
+fn sum_of(block: &[i8; BLOCK]) -> i32 {
+    block.iter().map(|&code| i32::from(code)).sum()
+}
+
+/// Codes of rows with known parameters.
+#[derive(Debug)]
+pub(super) struct CodeRows<'a, T> {
+    pub(super) codes: &'a [T],
+    pub(super) depth: usize,
+    /// One for each row, or one for all.
+    pub(super) zero: &'a [i32],
+    pub(super) scale: f32,
+    /// What is taken from codes and zero points alike, so that unsigned codes fit `i8`.
+    pub(super) offset: i32,
+}
+
+impl<T: crate::element::Code> RowSource for CodeRows<'_, T> {
+    #[inline(always)]
+    fn parameter(&self, row: usize) -> Result<RowParameter, RowFault> {
+        let zero = self.zero.get(row).or(self.zero.first());
+        Ok(RowParameter {
+            zero: zero.copied().unwrap_or(0) - self.offset,
+            scale: self.scale,
+        })
+    }
+
+    #[inline(always)]
+    fn codes(
+        &self,
+        row: usize,
+        start: usize,
+        _: &RowParameter,
+        out: &mut [i8],
+    ) -> Result<(), RowFault> {
+        let codes = &self.codes[row * self.depth + start..][..out.len()];
+        for (out, &code) in out.iter_mut().zip(codes) {
+            *out = crate::element::Code::truncate(code.into() - self.offset);
+        }
+        Ok(())
     }
 }

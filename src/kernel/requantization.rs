@@ -1,7 +1,8 @@
 //! From exact sums to 8-bit codes.
 
+use super::output::Epilogue;
 use crate::{
-    affine::Affine,
+    affine::{Affine, scalar},
     codes::Multiplier,
     error::{Error, Result},
     scheme::{Format, Granularity, Mapping},
@@ -72,7 +73,7 @@ impl Requantization {
 }
 
 /// Requantization in fixed point, ready for the columns of a layer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct FixedPoint {
     multiplier: Vec<Multiplier>,
     bias: Vec<i32>,
@@ -82,6 +83,8 @@ pub(super) struct FixedPoint {
 }
 
 impl FixedPoint {
+    /// Makes ready for a layer.
+    ///
     /// # Errors
     /// [`Error::InvalidOption`] for a multiplier out of range; [`Error::NonFinite`] for a bias that
     /// 32 bits do not hold.
@@ -89,42 +92,38 @@ impl FixedPoint {
         clippy::cast_possible_truncation,
         reason = "an integer zero point, and a bias that was checked"
     )]
-    pub(super) fn new(
+    pub(super) fn prepare(
+        &mut self,
         output: &Affine,
         input_scale: f32,
         column_scales: &[f32],
-        bias: Option<&[f32]>,
-    ) -> Result<Self> {
-        let output_scale = f64::from(output.scale()[0]);
+        epilogue: &Epilogue<'_>,
+    ) -> Result<()> {
+        let scheme = output.scheme();
+        let (output_scale, zero) = (output.scale()[0], output.zero_point()[0]);
         let unit = |scale: f32| f64::from(input_scale) * f64::from(scale);
-        let multiplier = column_scales
-            .iter()
-            .map(|&scale| Multiplier::new(unit(scale) / output_scale));
-        let in_units = |(index, &scale): (usize, &f32)| {
-            let value = bias.map_or(0.0, |bias| bias[index]);
+        self.multiplier.clear();
+        self.bias.clear();
+        for (index, &scale) in column_scales.iter().enumerate() {
+            let multiplier = Multiplier::new(unit(scale) / f64::from(output_scale))?;
+            let value = epilogue.bias.map_or(0.0, |bias| bias[index]);
             let steps = (f64::from(value) / unit(scale)).round_ties_even();
-            if steps.abs() < f64::from(i32::MAX) {
-                Ok(steps as i32)
-            } else {
-                Err(Error::NonFinite {
+            if steps.abs() >= f64::from(i32::MAX) {
+                return Err(Error::NonFinite {
                     what: "bias in units of the sums",
                     expected: "a 32-bit integer",
                     position: vec![index],
                     value: steps,
-                })
+                });
             }
-        };
-        Ok(Self {
-            multiplier: multiplier.collect::<Result<_>>()?,
-            bias: column_scales
-                .iter()
-                .enumerate()
-                .map(in_units)
-                .collect::<Result<_>>()?,
-            zero: output.zero_point()[0] as i32,
-            least: output.scheme().quant_min(),
-            greatest: output.scheme().quant_max(),
-        })
+            self.multiplier.push(multiplier);
+            self.bias.push(steps as i32);
+        }
+        let (low, high) = epilogue.clamp.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        let code = |end: f32| scalar::quantize(end, output_scale, zero, scheme);
+        (self.least, self.greatest) = (code(low), code(high));
+        self.zero = zero as i32;
+        Ok(())
     }
 
     /// The code of a sum of a column.

@@ -1,55 +1,164 @@
-//! Cutting a product into tasks: each computes some outputs whole, so that the bits do not depend on
+//! Cutting a product into parts: each computes some outputs whole, so that the bits do not depend on
 //! how many threads there are.
+
+use std::ops::Range;
 
 use ndarray::{ArrayViewMut2, Axis};
 
-use crate::parallel::threads;
+use super::scratch::Scratch;
+use crate::parallel::{join, threads};
 
-/// Rows whose activations stay in the nearer caches while the panels pass by.
-const ROWS: usize = 128;
-/// Products that are worth a task of their own.
+/// Rows whose activations stay in the nearer caches while the panels pass by; whole stacks of tiles of
+/// 8, 6, 4, 2 and 1 rows.
+const ROWS: usize = 120;
+/// Products that are worth a part of their own.
 const PRODUCTS: usize = 1 << 20;
+/// Parts for each thread, so that one that is late does not keep the others waiting.
+const PARTS_OF_A_THREAD: usize = 4;
 
-/// A part of the output: some rows of some panels.
+/// Some rows of some panels.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) rows: Range<usize>,
+    pub(super) panels: Range<usize>,
+}
+
+/// A product of which some output, `[rows, columns]` of its part, is to be computed.
 #[derive(Debug)]
 pub(super) struct Task<'a, O> {
-    /// The first row.
-    pub(super) row: usize,
-    /// The first panel.
-    pub(super) panel: usize,
+    pub(super) part: Part,
     pub(super) out: ArrayViewMut2<'a, O>,
 }
 
-/// Cuts the output, `[rows, width]` in row-major order, of a product of some depth into blocks of
-/// rows, and these into as many parts as keep every thread busy, none too small to be worth it.
-pub(super) fn tasks<O>(
-    out: &mut [O],
+/// Computes the output, `[rows, width]` in row-major order, of a product of some depth with panels of
+/// `columns` columns: calls `work` for parts of it, on at most so many threads.
+pub(super) fn over_parts<'a, O: Send>(
+    out: &'a mut [O],
     [rows, width, depth]: [usize; 3],
     columns: usize,
-) -> Vec<Task<'_, O>> {
-    let Ok(mut rest) = ArrayViewMut2::from_shape((rows, width), out) else {
-        return vec![];
+    most_threads: usize,
+    scratch: &mut Vec<Scratch>,
+    work: &(impl Fn(Task<'a, O>, &mut Scratch) + Sync),
+) {
+    let Ok(out) = ArrayViewMut2::from_shape((rows, width), out) else {
+        return;
     };
-    let panels = width.div_ceil(columns);
-    let threads = threads();
-    let parts = if threads == 1 {
+    let threads = threads().min(most_threads);
+    let parts = if threads <= 1 {
         1
     } else {
-        let products = rows.min(ROWS).saturating_mul(width).saturating_mul(depth);
-        let wanted = (4 * threads).div_ceil(rows.div_ceil(ROWS).max(1));
-        wanted.min(products / PRODUCTS).max(1)
+        let products = rows.saturating_mul(width).saturating_mul(depth);
+        (PARTS_OF_A_THREAD * threads)
+            .min(products / PRODUCTS)
+            .max(1)
     };
-    let panels_of_a_task = panels.div_ceil(parts).max(1);
-    let mut tasks = Vec::new();
-    for row in (0..rows).step_by(ROWS) {
-        let (mut block, below) = rest.split_at(Axis(0), ROWS.min(rows - row));
-        rest = below;
-        for panel in (0..panels).step_by(panels_of_a_task) {
-            let part = panels_of_a_task * columns;
-            let (out, right) = block.split_at(Axis(1), part.min(width - panel * columns));
-            block = right;
-            tasks.push(Task { row, panel, out });
+    if scratch.len() < parts {
+        scratch.resize_with(parts, Scratch::default);
+    }
+    let part = Part {
+        rows: 0..rows,
+        panels: 0..width.div_ceil(columns),
+    };
+    split(Task { part, out }, columns, &mut scratch[..parts], work);
+}
+
+/// Computes a task in as many parts as there is scratch memory for.
+fn split<'a, O: Send>(
+    task: Task<'a, O>,
+    columns: usize,
+    scratch: &mut [Scratch],
+    work: &(impl Fn(Task<'a, O>, &mut Scratch) + Sync),
+) {
+    let Task { part, out } = task;
+    let half = scratch.len() / 2;
+    let share = |len: usize| len * half / scratch.len().max(1);
+    let (rows, panels) = (share(part.rows.len()), share(part.panels.len()));
+    let (left, right, axis, at) = if panels > 0 {
+        let middle = part.panels.start + panels;
+        let (left, right) = (part.panels.start..middle, middle..part.panels.end);
+        let of = |panels| Part {
+            panels,
+            ..part.clone()
+        };
+        let at = (panels * columns).min(out.ncols());
+        (of(left), of(right), Axis(1), at)
+    } else if rows > 0 {
+        let middle = part.rows.start + rows;
+        let (left, right) = (part.rows.start..middle, middle..part.rows.end);
+        let of = |rows| Part {
+            rows,
+            ..part.clone()
+        };
+        (of(left), of(right), Axis(0), rows)
+    } else {
+        if let Some(scratch) = scratch.first_mut() {
+            by_rows(Task { part, out }, scratch, work);
+        }
+        return;
+    };
+    let (first, second) = out.split_at(axis, at);
+    let (mine, others) = scratch.split_at_mut(half);
+    let left = Task {
+        part: left,
+        out: first,
+    };
+    let right = Task {
+        part: right,
+        out: second,
+    };
+    join(
+        || split(left, columns, mine, work),
+        || split(right, columns, others, work),
+    );
+}
+
+/// Computes a task, some rows after the others.
+fn by_rows<'a, O>(
+    task: Task<'a, O>,
+    scratch: &mut Scratch,
+    work: &impl Fn(Task<'a, O>, &mut Scratch),
+) {
+    let Task { part, mut out } = task;
+    for first in part.rows.clone().step_by(ROWS) {
+        let rows = ROWS.min(part.rows.end - first);
+        let (now, rest) = out.split_at(Axis(0), rows);
+        out = rest;
+        let part = Part {
+            rows: first..first + rows,
+            panels: part.panels.clone(),
+        };
+        work(Task { part, out: now }, scratch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_output_is_in_one_part() {
+        for (rows, width, depth) in [(1, 4096, 4096), (300, 70, 4096), (2000, 8, 1024), (5, 3, 2)] {
+            let mut out = vec![0_u8; rows * width];
+            let mut scratch = vec![];
+            over_parts(
+                &mut out,
+                [rows, width, depth],
+                16,
+                usize::MAX,
+                &mut scratch,
+                &|task: Task<'_, u8>, _| {
+                    let Part { rows, panels } = task.part;
+                    assert_eq!(task.out.nrows(), rows.len());
+                    assert_eq!(
+                        task.out.ncols(),
+                        (panels.end * 16).min(width) - panels.start * 16
+                    );
+                    for out in task.out {
+                        *out += 1;
+                    }
+                },
+            );
+            assert!(out.iter().all(|&count| count == 1), "{rows} {width}");
         }
     }
-    tasks
 }

@@ -1,10 +1,12 @@
 //! Weights packed for a kernel: codes in panels, and the parameters of each column and group beside
 //! them in the same order.
 
+use std::ops::Range;
+
 use super::{
-    aligned::AlignedBytes,
+    aligned::Aligned,
     arch::Kernel,
-    layout::{BLOCK, Group, Layout, to_i32, unpack, write_block},
+    layout::{BLOCK, Group, Layout, Stretch, to_i32, unpack, write_block},
 };
 use crate::{
     affine::Affine,
@@ -19,14 +21,20 @@ use crate::{
 pub(super) struct Weights<K> {
     pub(super) kernel: K,
     pub(super) layout: Layout,
-    codes: AlignedBytes,
+    codes: Aligned<u8>,
     /// `[panel][group][column of the panel]`, as all that follows.
     scale: Vec<f32>,
     zero: Zeros,
     value: Value,
     /// What was taken from codes when they were packed.
     offset: u8,
+    /// All blocks in one stretch, for few rows, and in some that stay in the nearest caches.
+    whole: Vec<Stretch>,
+    parts: Vec<Stretch>,
 }
+
+/// Blocks in a stretch that stays in the nearest caches, unpacked: 32 KiB of the widest panels.
+const BLOCKS_AT_A_TIME: usize = 32;
 
 /// Zero points, counted from the least code where they are integers.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +46,7 @@ enum Zeros {
     Real(Vec<f32>, i32),
 }
 
-/// The zero points of the columns of a panel in one group.
+/// The zero points of the columns of a panel, in one group or in all.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum GroupZeros<'a> {
     Same(i32),
@@ -128,6 +136,8 @@ impl<K: Kernel> Weights<K> {
             zero: Zeros::new::<K>(layout, &affine, parameter),
             value,
             offset,
+            whole: layout.stretches(usize::MAX),
+            parts: layout.stretches(BLOCKS_AT_A_TIME),
         };
         weights.refuse_special_floats(scheme.format())?;
         Ok(weights)
@@ -151,6 +161,8 @@ impl<K: Kernel> Weights<K> {
             zero: Zeros::Integer(beside::<K, u8>(layout, 0, |column, _| zero(column))),
             value: Value::Distance,
             offset,
+            whole: layout.stretches(usize::MAX),
+            parts: layout.stretches(BLOCKS_AT_A_TIME),
         })
     }
 
@@ -192,9 +204,32 @@ impl<K: Kernel> Weights<K> {
         self.offset
     }
 
+    /// All blocks, for many rows in parts that stay in the nearest caches while the rows pass by.
+    #[inline(always)]
+    pub(super) fn stretches(&self, many_rows: bool) -> &[Stretch] {
+        if many_rows { &self.parts } else { &self.whole }
+    }
+
+    /// The scales of a panel, `[group][column]`; none where weights are codes alone.
+    #[inline(always)]
+    pub(super) fn scales(&self, panel: usize) -> &[f32] {
+        self.scale.get(self.of_panel(panel)).unwrap_or_default()
+    }
+
+    /// The zero points of a panel, `[group][column]`.
+    #[inline(always)]
+    pub(super) fn zeros(&self, panel: usize) -> GroupZeros<'_> {
+        self.zero.of(self.of_panel(panel))
+    }
+
+    #[inline(always)]
+    fn of_panel(&self, panel: usize) -> Range<usize> {
+        self.at(panel, 0)..self.at(panel + 1, 0)
+    }
+
     /// The packed codes of some blocks of a panel.
     #[inline(always)]
-    pub(super) fn blocks(&self, panel: usize, blocks: std::ops::Range<usize>) -> &[u8] {
+    pub(super) fn blocks(&self, panel: usize, blocks: Range<usize>) -> &[u8] {
         let block = self.layout.block_bytes(K::COLUMNS);
         let panel = panel * self.layout.blocks() * block;
         &self.codes.as_slice()[panel + blocks.start * block..panel + blocks.end * block]
@@ -217,11 +252,7 @@ impl<K: Kernel> Weights<K> {
     #[inline(always)]
     pub(super) fn zero(&self, panel: usize, group: usize) -> GroupZeros<'_> {
         let at = self.at(panel, group);
-        match &self.zero {
-            Zeros::Same(zero) => GroupZeros::Same((*zero).into()),
-            Zeros::Integer(zero) => GroupZeros::Integer(&zero[at..at + K::COLUMNS]),
-            Zeros::Real(zero, least) => GroupZeros::Real(&zero[at..at + K::COLUMNS], *least),
-        }
+        self.zero.of(at..at + K::COLUMNS)
     }
 
     /// The greatest distance of a code from a zero point; `None` for real zero points and floats,
@@ -235,6 +266,15 @@ impl<K: Kernel> Weights<K> {
                 Some(zero.iter().map(|&zero| reach(zero)).max().unwrap_or(0))
             }
             _ => None,
+        }
+    }
+
+    /// What sums of activations are multiplied by ahead: minus the zero point of the packed codes,
+    /// where it is the same for all; otherwise 1.
+    pub(super) fn x_factor(&self) -> i32 {
+        match self.zero {
+            Zeros::Same(zero) => i32::from(self.offset) - i32::from(zero),
+            Zeros::Integer(_) | Zeros::Real(..) => 1,
         }
     }
 
@@ -286,6 +326,15 @@ impl<K: Kernel> Weights<K> {
 }
 
 impl Zeros {
+    #[inline(always)]
+    fn of(&self, columns: Range<usize>) -> GroupZeros<'_> {
+        match self {
+            Self::Same(zero) => GroupZeros::Same((*zero).into()),
+            Self::Integer(zero) => GroupZeros::Integer(&zero[columns]),
+            Self::Real(zero, least) => GroupZeros::Real(&zero[columns], *least),
+        }
+    }
+
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -350,10 +399,10 @@ fn pack_codes<K: Kernel>(
     layout: Layout,
     offset: u8,
     read: impl Fn(usize, &mut [u16]) + Send + Sync,
-) -> Result<AlignedBytes> {
+) -> Result<Aligned<u8>> {
     let panels = layout.columns.div_ceil(K::COLUMNS);
     let panel_bytes = layout.blocks() * layout.block_bytes(K::COLUMNS);
-    let mut bytes = AlignedBytes::zeros(panels * panel_bytes)?;
+    let mut bytes = Aligned::zeros("packed weights", panels * panel_bytes)?;
     if panel_bytes == 0 {
         return Ok(bytes);
     }

@@ -5,12 +5,13 @@
 )]
 
 mod dots;
+mod lanes;
 mod multiply;
 
 /// What [`Vector`](super::vector::Vector) asks for bytes, which is the same wherever NEON is.
 macro_rules! neon_bytes {
     () => {
-        const LANES: usize = 4;
+        const PACKED_TILES: &'static [usize] = &[4, 2, 1];
         const FUSED: bool = true;
         type Bytes = uint8x16_t;
 
@@ -23,6 +24,13 @@ macro_rules! neon_bytes {
             let bytes = &bytes[..16];
             // SAFETY: `self` proves NEON; the slice has the 16 bytes that are read.
             unsafe { vld1q_u8(bytes.as_ptr()) }
+        }
+
+        #[inline(always)]
+        fn store(self, to: &mut [u8], bytes: uint8x16_t) {
+            let to = &mut to[..16];
+            // SAFETY: `self` proves NEON; the slice has the 16 bytes that are written.
+            unsafe { vst1q_u8(to.as_mut_ptr(), bytes) }
         }
 
         #[inline(always)]

@@ -1,6 +1,6 @@
 //! Plain Rust, for every machine.
 
-use super::{Kernel, Rows};
+use super::{Kernel, Rows, ends::Ends, lanes::Lanes};
 use crate::{
     kernel::layout::{BLOCK, unpack},
     simd::Loops,
@@ -12,12 +12,81 @@ pub(in crate::kernel) struct Portable;
 
 /// Columns in a panel.
 const LANES: usize = 8;
+/// Codes in a block of a panel.
+const CODES: usize = BLOCK * LANES;
+
+impl Lanes for Portable {
+    const LANES: usize = LANES;
+    type Lanes = [i32; LANES];
+    type Floats = [f32; LANES];
+
+    fn load_lanes(self, from: &[i32]) -> [i32; LANES] {
+        std::array::from_fn(|lane| from[lane])
+    }
+
+    fn widen_to_lanes(self, from: &[u8]) -> [i32; LANES] {
+        std::array::from_fn(|lane| from[lane].into())
+    }
+
+    fn store_lanes(self, to: &mut [i32], lanes: [i32; LANES]) {
+        to[..LANES].copy_from_slice(&lanes);
+    }
+
+    fn add_lanes(self, a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        std::array::from_fn(|lane| a[lane].wrapping_add(b[lane]))
+    }
+
+    fn splat(self, value: i32) -> [i32; LANES] {
+        [value; LANES]
+    }
+
+    fn subtract_products(
+        self,
+        lanes: [i32; LANES],
+        factors: [i32; LANES],
+        value: i32,
+    ) -> [i32; LANES] {
+        let product = |lane: usize| factors[lane].wrapping_mul(value);
+        std::array::from_fn(|lane| lanes[lane].wrapping_sub(product(lane)))
+    }
+
+    fn load_floats(self, from: &[f32]) -> [f32; LANES] {
+        std::array::from_fn(|lane| from[lane])
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "rounded once, as a float sum of the same products would be"
+    )]
+    fn add_scaled(self, sums: &mut [f32], lanes: [i32; LANES], scale: [f32; LANES]) {
+        for (lane, sum) in sums[..LANES].iter_mut().enumerate() {
+            *sum += lanes[lane] as f32 * scale[lane];
+        }
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "rounded once, as a float sum of the same products would be"
+    )]
+    fn add_scaled_from(
+        self,
+        sums: &mut [f32],
+        lanes: [i32; LANES],
+        (zero, x): ([f32; LANES], f32),
+        scale: [f32; LANES],
+    ) {
+        for (lane, sum) in sums[..LANES].iter_mut().enumerate() {
+            *sum += (lanes[lane] as f32 - zero[lane] * x) * scale[lane];
+        }
+    }
+}
 
 impl Kernel for Portable {
     const NAME: &'static str = "portable-i8u8i32";
     const LANES: usize = LANES;
     const COLUMNS: usize = LANES;
     const TILES: &'static [usize] = &[4, 2, 1];
+    const PACKED_TILES: &'static [usize] = &[4, 2, 1];
     const FUSED: bool = cfg!(target_feature = "fma") || cfg!(target_arch = "aarch64");
     type Code = i16;
     type Weight = i16;
@@ -26,35 +95,70 @@ impl Kernel for Portable {
         loops.run()
     }
 
-    fn sums(self, bits: u32, blocks: &[u8], rows: Rows<'_, i16>, sums: &mut [i32]) {
-        sums.fill(0);
-        let mut unpacked = [0; BLOCK * LANES];
-        for (index, block) in blocks.chunks_exact(4 * LANES * bits as usize).enumerate() {
-            unpack(bits, LANES, block, &mut unpacked, i16::from);
-            add_block(&unpacked, rows, index, sums);
-        }
+    fn sums(self, bits: u32, blocks: &[u8], rows: Rows<'_, i16>, ends: Ends<'_>) {
+        let bytes = 4 * LANES * bits as usize;
+        let mut unpacked = [0; CODES];
+        let block = |index: usize, row: usize, sums: &mut [i32; LANES]| {
+            // A block is unpacked once for all rows.
+            if row == 0 {
+                let block = &blocks[index * bytes..(index + 1) * bytes];
+                unpack(bits, LANES, block, &mut unpacked, i16::from);
+            }
+            add_block(&unpacked, &rows.blocks[index * rows.height + row], sums);
+        };
+        over_segments(rows, ends, block);
     }
 
-    fn sums_of_unpacked(self, _bits: u32, unpacked: &[i16], rows: Rows<'_, i16>, sums: &mut [i32]) {
-        sums.fill(0);
+    fn sums_of_unpacked(self, _: u32, unpacked: &[i16], rows: Rows<'_, i16>, ends: Ends<'_>) {
         let (blocks, _) = unpacked.as_chunks();
-        for (index, block) in blocks.iter().enumerate() {
-            add_block(block, rows, index, sums);
+        let block = |index: usize, row: usize, sums: &mut [i32; LANES]| {
+            add_block(
+                &blocks[index],
+                &rows.blocks[index * rows.height + row],
+                sums,
+            );
+        };
+        over_segments(rows, ends, block);
+    }
+}
+
+/// Calls `block(index, row, sums)` for each block of each segment and each row, and ends the
+/// segments.
+fn over_segments(
+    rows: Rows<'_, i16>,
+    mut ends: Ends<'_>,
+    mut block: impl FnMut(usize, usize, &mut [i32; LANES]),
+) {
+    for segment in ends.segments {
+        let mut sums = match rows.count {
+            1 => [ends.start::<_, 1>(Portable, segment)[0]; 4],
+            2 => {
+                let [first, second] = ends.start(Portable, segment);
+                [first, second, first, second]
+            }
+            _ => ends.start(Portable, segment),
+        };
+        for index in segment.block..segment.block + segment.blocks {
+            for (row, sums) in sums[..rows.count].iter_mut().enumerate() {
+                block(index, row, sums);
+            }
+        }
+        match rows.count {
+            1 => ends.take(Portable, LANES, segment, 0, &[sums[0]]),
+            2 => ends.take(Portable, LANES, segment, 0, &[sums[0], sums[1]]),
+            _ => ends.take(Portable, LANES, segment, 0, &sums),
         }
     }
 }
 
-/// Adds the products of one block to the sums of every row.
-fn add_block(block: &[i16; BLOCK * LANES], rows: Rows<'_, i16>, index: usize, sums: &mut [i32]) {
+/// Adds the products of one block to the sums of a row.
+fn add_block(block: &[i16; CODES], x: &[i16; BLOCK], sums: &mut [i32; LANES]) {
     let (quads, _) = block.as_chunks::<{ 4 * LANES }>();
-    for (row, sums) in sums.chunks_exact_mut(LANES).take(rows.count).enumerate() {
-        let (codes, _) = rows.blocks[row * rows.stride + index].as_chunks::<4>();
-        for (x, quad) in codes.iter().zip(quads) {
-            for (sum, w) in sums.iter_mut().zip(quad.as_chunks::<4>().0) {
-                let product = |t: usize| i32::from(x[t]) * i32::from(w[t]);
-                let four = (product(0) + product(1)) + (product(2) + product(3));
-                *sum = sum.wrapping_add(four);
-            }
+    for (x, quad) in x.as_chunks::<4>().0.iter().zip(quads) {
+        for (sum, w) in sums.iter_mut().zip(quad.as_chunks::<4>().0) {
+            let product = |t: usize| i32::from(x[t]) * i32::from(w[t]);
+            let four = (product(0) + product(1)) + (product(2) + product(3));
+            *sum = sum.wrapping_add(four);
         }
     }
 }

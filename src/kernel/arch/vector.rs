@@ -1,17 +1,17 @@
 //! What the kernels ask of vector instructions: a value of a [`Vector`] proves that the machine has
 //! them, and its methods are those instructions.
 
-use std::fmt::Debug;
-
+use super::lanes::Lanes;
 use crate::{
     kernel::layout::{Plane, planes},
     simd::Loops,
 };
 
-/// Vectors of bytes, four for each of some lanes of 32 bits.
-pub(in crate::kernel) trait Vector: Copy + Debug + Send + Sync + 'static {
-    /// Lanes of 32 bits.
-    const LANES: usize;
+/// Vectors of bytes, four for each lane.
+pub(in crate::kernel) trait Vector: Lanes {
+    /// Rows a tile of packed weights may have, greatest first, ending with 1: few, which do not pay
+    /// for unpacking ahead.
+    const PACKED_TILES: &'static [usize];
     /// Whether a float multiply-add rounds once.
     const FUSED: bool;
     /// A vector of bytes.
@@ -24,6 +24,9 @@ pub(in crate::kernel) trait Vector: Copy + Debug + Send + Sync + 'static {
 
     /// The first `4 · LANES` bytes of a slice.
     fn load(self, bytes: &[u8]) -> Self::Bytes;
+
+    /// Writes the first `4 · LANES` bytes of a slice.
+    fn store(self, to: &mut [u8], bytes: Self::Bytes);
 
     /// Every byte, its bits that `mask` has.
     fn mask(self, bytes: Self::Bytes, mask: u8) -> Self::Bytes;
@@ -41,11 +44,44 @@ pub(in crate::kernel) trait Vector: Copy + Debug + Send + Sync + 'static {
 
     fn add(self, a: Self::Sums, b: Self::Sums) -> Self::Sums;
 
-    /// Adds to the first `LANES` sums of a slice.
-    fn add_to(self, sums: &mut [i32], value: Self::Sums);
+    /// The total of each lane.
+    fn lanes(self, sums: Self::Sums) -> Self::Lanes;
 
-    /// Writes the first `LANES` sums of a slice.
-    fn store(self, sums: &mut [i32], value: Self::Sums);
+    /// Sums of such totals.
+    fn of_lanes(self, lanes: Self::Lanes) -> Self::Sums;
+}
+
+/// Vectors with an instruction that adds four products of bytes to a lane: VNNI, dotprod, i8mm.
+pub(in crate::kernel) trait Dot: Vector {
+    /// The name of the kernel.
+    const NAME: &'static str;
+    /// Rows a tile may have.
+    const TILES: &'static [usize];
+    /// Whether weights are taken as unsigned bytes; otherwise as signed ones.
+    const UNSIGNED: bool;
+
+    /// To each lane, the products of its four weights and the four activations, which are the bytes
+    /// of `x` in the order of memory.
+    fn dot(self, sums: Self::Sums, w: Self::Bytes, x: i32) -> Self::Sums;
+}
+
+/// Vectors with an instruction that sums pairs of products of an unsigned and a signed byte in 16
+/// bits: `vpmaddubsw`.
+pub(in crate::kernel) trait PairSums: Vector {
+    /// The name of the kernel.
+    const NAME: &'static str;
+    /// Rows a tile may have.
+    const TILES: &'static [usize];
+    /// Sums of 16 bits, two for each lane.
+    type Pairs: Copy;
+
+    fn no_pairs(self) -> Self::Pairs;
+
+    /// To each sum of 16 bits, two products of unsigned weights and signed activations.
+    fn add_pairs(self, pairs: Self::Pairs, w: Self::Bytes, x: i32) -> Self::Pairs;
+
+    /// The two sums of each lane, added.
+    fn sum_pairs(self, pairs: Self::Pairs) -> Self::Sums;
 }
 
 /// The codes of one quad, a byte each, from a block of one vector of columns.
@@ -115,7 +151,7 @@ macro_rules! for_quads {
 }
 
 /// Runs a tile of packed weights, compiled for its width and its number of rows, one of
-/// [`PACKED_TILES`](super::PACKED_TILES).
+/// [`PACKED_TILES`](Vector::PACKED_TILES).
 macro_rules! run_packed {
     ($v:expr, $tile:expr, $bits:expr, $rows:expr) => {
         match ($bits, $rows) {
@@ -130,9 +166,10 @@ macro_rules! run_packed {
     };
     ($v:expr, $tile:expr, $rows:ident; $bits:literal) => {
         match $rows {
-            1 => $v.run(Packed::<V, VECTORS, $bits, 1>($tile)),
-            2 => $v.run(Packed::<V, VECTORS, $bits, 2>($tile)),
-            _ => $v.run(Packed::<V, VECTORS, $bits, 4>($tile)),
+            1 => $v.run(Packed::<V, P, VECTORS, $bits, 1, 4>($tile)),
+            2 => $v.run(Packed::<V, P, VECTORS, $bits, 2, 2>($tile)),
+            8 if const { V::LANES == 16 } => $v.run(Packed::<V, P, VECTORS, $bits, 8, 1>($tile)),
+            _ => $v.run(Packed::<V, P, VECTORS, $bits, 4, 1>($tile)),
         }
     };
 }
@@ -141,12 +178,12 @@ macro_rules! run_packed {
 macro_rules! run_unpacked {
     ($v:expr, $tile:expr, $rows:expr) => {
         match $rows {
-            1 => $v.run(Unpacked::<V, VECTORS, 1>($tile)),
-            2 => $v.run(Unpacked::<V, VECTORS, 2>($tile)),
-            4 => $v.run(Unpacked::<V, VECTORS, 4>($tile)),
-            6 => $v.run(Unpacked::<V, VECTORS, 6>($tile)),
-            8 => $v.run(Unpacked::<V, VECTORS, 8>($tile)),
-            _ => $v.run(Unpacked::<V, VECTORS, 12>($tile)),
+            1 => $v.run(Unpacked::<V, P, VECTORS, 1, 4>($tile)),
+            2 => $v.run(Unpacked::<V, P, VECTORS, 2, 2>($tile)),
+            4 => $v.run(Unpacked::<V, P, VECTORS, 4, 1>($tile)),
+            8 if const { V::LANES == 16 } => $v.run(Unpacked::<V, P, VECTORS, 8, 1>($tile)),
+            12 if const { V::LANES == 16 } => $v.run(Unpacked::<V, P, VECTORS, 12, 1>($tile)),
+            _ => $v.run(Unpacked::<V, P, VECTORS, 6, 1>($tile)),
         }
     };
 }

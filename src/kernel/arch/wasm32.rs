@@ -6,20 +6,21 @@
 )]
 
 use std::arch::wasm32::{
-    i16x8_add, i16x8_extmul_high_i8x16, i16x8_extmul_low_i8x16, i16x8_load_extend_u8x8, i16x8_shl,
-    i32x4_add, i32x4_dot_i16x8, i32x4_extadd_pairwise_i16x8, i32x4_shuffle, i32x4_splat,
-    i64x2_splat, u8x16_splat, u16x8_shr, v128, v128_and, v128_load, v128_or, v128_store,
+    f32x4_add, f32x4_convert_i32x4, f32x4_mul, f32x4_splat, f32x4_sub, i16x8_add,
+    i16x8_extmul_high_i8x16, i16x8_extmul_low_i8x16, i16x8_load_extend_u8x8, i16x8_shl, i32x4,
+    i32x4_add, i32x4_dot_i16x8, i32x4_extadd_pairwise_i16x8, i32x4_mul, i32x4_shuffle, i32x4_splat,
+    i32x4_sub, i64x2_splat, u8x16_splat, u16x8_shr, v128, v128_and, v128_load, v128_or, v128_store,
 };
 
 use super::{
-    pairs::Pairs,
-    vector::Vector,
+    lanes::Lanes,
+    vector::{PairSums, Vector},
     words::{Words, four_words},
 };
 use crate::simd::{Loops, wasm32::WasmSimd128};
 
 impl Vector for WasmSimd128 {
-    const LANES: usize = 4;
+    const PACKED_TILES: &'static [usize] = &[4, 2, 1];
     const FUSED: bool = false;
     type Bytes = v128;
     type Sums = v128;
@@ -33,6 +34,13 @@ impl Vector for WasmSimd128 {
         let bytes = &bytes[..16];
         // SAFETY: the slice has the 16 bytes that are read.
         unsafe { v128_load(bytes.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [u8], bytes: v128) {
+        let to = &mut to[..16];
+        // SAFETY: the slice has the 16 bytes that are written.
+        unsafe { v128_store(to.as_mut_ptr().cast(), bytes) }
     }
 
     #[inline(always)]
@@ -66,26 +74,86 @@ impl Vector for WasmSimd128 {
     }
 
     #[inline(always)]
-    fn add_to(self, sums: &mut [i32], value: v128) {
-        let sums = &mut sums[..Self::LANES];
-        // SAFETY: the slice has the 16 bytes that are read and written.
-        unsafe {
-            let before = v128_load(sums.as_ptr().cast());
-            v128_store(sums.as_mut_ptr().cast(), i32x4_add(before, value));
-        }
+    fn lanes(self, sums: v128) -> v128 {
+        sums
     }
 
     #[inline(always)]
-    fn store(self, sums: &mut [i32], value: v128) {
-        let sums = &mut sums[..Self::LANES];
+    fn of_lanes(self, lanes: v128) -> v128 {
+        lanes
+    }
+}
+
+impl Lanes for WasmSimd128 {
+    const LANES: usize = 4;
+    type Lanes = v128;
+    type Floats = v128;
+
+    #[inline(always)]
+    fn load_lanes(self, from: &[i32]) -> v128 {
+        let from = &from[..4];
+        // SAFETY: the slice has the 16 bytes that are read.
+        unsafe { v128_load(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn widen_to_lanes(self, from: &[u8]) -> v128 {
+        let [a, b, c, d] = [from[0], from[1], from[2], from[3]].map(i32::from);
+        i32x4(a, b, c, d)
+    }
+
+    #[inline(always)]
+    fn store_lanes(self, to: &mut [i32], lanes: v128) {
+        let to = &mut to[..4];
         // SAFETY: the slice has the 16 bytes that are written.
-        unsafe { v128_store(sums.as_mut_ptr().cast(), value) }
+        unsafe { v128_store(to.as_mut_ptr().cast(), lanes) }
+    }
+
+    #[inline(always)]
+    fn add_lanes(self, a: v128, b: v128) -> v128 {
+        i32x4_add(a, b)
+    }
+
+    #[inline(always)]
+    fn splat(self, value: i32) -> v128 {
+        i32x4_splat(value)
+    }
+
+    #[inline(always)]
+    fn subtract_products(self, lanes: v128, factors: v128, value: i32) -> v128 {
+        i32x4_sub(lanes, i32x4_mul(factors, i32x4_splat(value)))
+    }
+
+    #[inline(always)]
+    fn load_floats(self, from: &[f32]) -> v128 {
+        let from = &from[..4];
+        // SAFETY: the slice has the 16 bytes that are read.
+        unsafe { v128_load(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn add_scaled(self, sums: &mut [f32], lanes: v128, scale: v128) {
+        let product = f32x4_mul(f32x4_convert_i32x4(lanes), scale);
+        let sum = f32x4_add(self.load_floats(sums), product);
+        let sums = &mut sums[..4];
+        // SAFETY: the slice has the 16 bytes that are written.
+        unsafe { v128_store(sums.as_mut_ptr().cast(), sum) }
+    }
+
+    #[inline(always)]
+    fn add_scaled_from(self, sums: &mut [f32], lanes: v128, (zero, x): (v128, f32), scale: v128) {
+        let from = f32x4_mul(zero, f32x4_splat(x));
+        let product = f32x4_mul(f32x4_sub(f32x4_convert_i32x4(lanes), from), scale);
+        let sum = f32x4_add(self.load_floats(sums), product);
+        let sums = &mut sums[..4];
+        // SAFETY: the slice has the 16 bytes that are written.
+        unsafe { v128_store(sums.as_mut_ptr().cast(), sum) }
     }
 }
 
 /// Weights of up to 7 bits, which are the same as signed bytes. A sum of 16 bits takes one product of
-/// a quad, half of what the sums of [`Pairs`] have room for.
-impl Pairs for WasmSimd128 {
+/// a quad, half of what the sums of [`Pairs`](super::bytes::Pairs) have room for.
+impl PairSums for WasmSimd128 {
     const NAME: &'static str = "wasmsimd128-i8u7i32";
     const TILES: &'static [usize] = &[2, 1];
     type Pairs = [v128; 2];

@@ -4,7 +4,7 @@
 //! The quads of a vector of columns are widened in two halves, each of half the columns; every column
 //! has two sums, of the even and of the odd pairs of its quads, added at the end.
 
-use super::{Kernel, Rows, vector::Vector};
+use super::{Kernel, Rows, ends::Ends, vector::Vector};
 use crate::{kernel::layout::QUADS, simd::Loops};
 
 /// Vectors with such an instruction.
@@ -29,7 +29,7 @@ pub(in crate::kernel) trait Words: Vector {
     fn add_products(self, sums: Self::Sums, w: Self::Words, x: Self::Words) -> Self::Sums;
 
     /// The sums of neighbours in two vectors, those of the first one first.
-    fn sum_neighbours(self, low: Self::Sums, high: Self::Sums) -> Self::Sums;
+    fn sum_neighbours(self, low: Self::Sums, high: Self::Sums) -> Self::Lanes;
 }
 
 /// Four words side by side, in the order of memory.
@@ -52,6 +52,7 @@ impl<V: Words, const VECTORS: usize> Kernel for WordKernel<V, VECTORS> {
     const LANES: usize = V::LANES;
     const COLUMNS: usize = V::LANES * VECTORS;
     const TILES: &'static [usize] = V::TILES;
+    const PACKED_TILES: &'static [usize] = &[4, 2, 1];
     const FUSED: bool = V::FUSED;
     type Code = i16;
     type Weight = i16;
@@ -60,13 +61,12 @@ impl<V: Words, const VECTORS: usize> Kernel for WordKernel<V, VECTORS> {
         self.0.run(loops)
     }
 
-    fn sums(self, _: u32, blocks: &[u8], rows: Rows<'_, i16>, sums: &mut [i32]) {
+    fn sums(self, _: u32, blocks: &[u8], rows: Rows<'_, i16>, ends: Ends<'_>) {
         let tile = Tile {
             v: self.0,
             source: Bytes(self.0, blocks),
-            len: blocks.len(),
             rows,
-            sums,
+            ends,
         };
         match rows.count {
             1 => self.0.run(Rowed::<V, _, VECTORS, 1>(tile)),
@@ -75,13 +75,12 @@ impl<V: Words, const VECTORS: usize> Kernel for WordKernel<V, VECTORS> {
         }
     }
 
-    fn sums_of_unpacked(self, _: u32, unpacked: &[i16], rows: Rows<'_, i16>, sums: &mut [i32]) {
+    fn sums_of_unpacked(self, _: u32, unpacked: &[i16], rows: Rows<'_, i16>, ends: Ends<'_>) {
         let tile = Tile {
             v: self.0,
             source: Widened(self.0, unpacked),
-            len: unpacked.len(),
             rows,
-            sums,
+            ends,
         };
         match rows.count {
             1 => self.0.run(Rowed::<V, _, VECTORS, 1>(tile)),
@@ -94,13 +93,12 @@ impl<V: Words, const VECTORS: usize> Kernel for WordKernel<V, VECTORS> {
     }
 }
 
-/// A tile with all it needs: so many codes of a source.
+/// A tile with all it needs.
 struct Tile<'a, V, S> {
     v: V,
     source: S,
-    len: usize,
     rows: Rows<'a, i16>,
-    sums: &'a mut [i32],
+    ends: Ends<'a>,
 }
 
 /// Weights in the layout of 8 bits, from which vectors of words are read.
@@ -142,29 +140,36 @@ impl<V: Words, S: Source<V>, const VECTORS: usize, const ROWS: usize> Loops
         let Tile {
             v,
             source,
-            len,
             rows,
-            sums,
+            mut ends,
         } = self.0;
         let quad = 4 * V::LANES;
-        for vector in 0..VECTORS {
-            let mut halves = [[v.zero(); HALVES]; ROWS];
-            for (index, block) in (0..len).step_by(quad * QUADS * VECTORS).enumerate() {
-                let x = rows.block::<ROWS>(index);
-                for at in 0..QUADS {
-                    let code = block + (vector * QUADS + at) * quad;
-                    let w = [source.words(code), source.words(code + quad / 2)];
-                    for (x, halves) in x.iter().zip(&mut halves) {
-                        let four = v.broadcast(x.as_chunks::<4>().0[at]);
-                        for (sums, w) in halves.iter_mut().zip(w) {
-                            *sums = v.add_products(*sums, w, four);
+        for segment in ends.segments {
+            let start: [V::Lanes; ROWS] = ends.start(v, segment);
+            for vector in 0..VECTORS {
+                let mut halves = [[v.zero(); HALVES]; ROWS];
+                for index in segment.block..segment.block + segment.blocks {
+                    let x = rows.block::<ROWS>(index);
+                    let block = (index * VECTORS + vector) * QUADS * quad;
+                    for at in 0..QUADS {
+                        let code = block + at * quad;
+                        let w = [source.words(code), source.words(code + quad / 2)];
+                        for (x, halves) in x.iter().zip(&mut halves) {
+                            let four = v.broadcast(x.as_chunks::<4>().0[at]);
+                            for (sums, w) in halves.iter_mut().zip(w) {
+                                *sums = v.add_products(*sums, w, four);
+                            }
                         }
                     }
                 }
-            }
-            let rows = sums.chunks_exact_mut(V::LANES * VECTORS);
-            for (sums, [low, high]) in rows.zip(halves) {
-                v.store(&mut sums[vector * V::LANES..], v.sum_neighbours(low, high));
+                let mut sums = [v.lanes(v.zero()); ROWS];
+                for (sums, [low, high]) in sums.iter_mut().zip(halves) {
+                    *sums = v.sum_neighbours(low, high);
+                }
+                for (sums, &start) in sums.iter_mut().zip(&start) {
+                    *sums = v.add_lanes(*sums, start);
+                }
+                ends.take(v, V::LANES * VECTORS, segment, vector, &sums);
             }
         }
     }

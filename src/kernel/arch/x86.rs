@@ -6,3 +6,5 @@
 
 mod bits256;
 mod bits512;
+mod lanes256;
+mod lanes512;

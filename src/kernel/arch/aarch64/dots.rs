@@ -4,18 +4,15 @@
 
 use std::arch::{
     aarch64::{
-        int8x16_t, int32x4_t, uint8x16_t, vaddq_s32, vandq_u8, vdupq_n_s32, vdupq_n_u8, vld1q_s32,
-        vld1q_u8, vorrq_u8, vreinterpretq_s8_s32, vshlq_n_u8, vshrq_n_u8, vst1q_s32,
+        int8x16_t, int32x4_t, uint8x16_t, vaddq_s32, vandq_u8, vdupq_n_s32, vdupq_n_u8, vld1q_u8,
+        vorrq_u8, vreinterpretq_s8_s32, vshlq_n_u8, vshrq_n_u8, vst1q_u8,
     },
     asm,
 };
 
 use super::neon_bytes;
 use crate::{
-    kernel::arch::{
-        dot::Dot,
-        vector::{Vector, shifted},
-    },
+    kernel::arch::vector::{Dot, Vector, shifted},
     simd::{
         Loops,
         aarch64::{NeonDotprod, NeonI8mm},
@@ -42,20 +39,13 @@ macro_rules! vector {
             }
 
             #[inline(always)]
-            fn add_to(self, sums: &mut [i32], value: int32x4_t) {
-                let sums = &mut sums[..Self::LANES];
-                // SAFETY: `self` proves NEON; the slice has the 16 bytes that are read and written.
-                unsafe {
-                    let before = vld1q_s32(sums.as_ptr());
-                    vst1q_s32(sums.as_mut_ptr(), vaddq_s32(before, value));
-                }
+            fn lanes(self, sums: int32x4_t) -> int32x4_t {
+                sums
             }
 
             #[inline(always)]
-            fn store(self, sums: &mut [i32], value: int32x4_t) {
-                let sums = &mut sums[..Self::LANES];
-                // SAFETY: `self` proves NEON; the slice has the 16 bytes that are written.
-                unsafe { vst1q_s32(sums.as_mut_ptr(), value) }
+            fn of_lanes(self, lanes: int32x4_t) -> int32x4_t {
+                lanes
             }
         }
     };

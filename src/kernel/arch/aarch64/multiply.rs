@@ -5,18 +5,14 @@
 
 use std::arch::aarch64::{
     int16x8_t, int32x4_t, uint8x16_t, vaddq_s32, vandq_u8, vdupq_n_s16, vdupq_n_s32, vdupq_n_u8,
-    vget_low_s8, vld1q_s32, vld1q_u8, vmlal_high_s8, vmlal_s8, vmull_high_s8, vmull_s8, vorrq_u8,
-    vpadalq_s16, vpaddlq_s16, vpaddq_s32, vreinterpretq_s8_s32, vreinterpretq_s8_u8, vshlq_n_u8,
-    vshrq_n_u8, vst1q_s32,
+    vget_low_s8, vld1q_u8, vmlal_high_s8, vmlal_s8, vmull_high_s8, vmull_s8, vorrq_u8, vpadalq_s16,
+    vpaddlq_s16, vpaddq_s32, vreinterpretq_s8_s32, vreinterpretq_s8_u8, vshlq_n_u8, vshrq_n_u8,
+    vst1q_u8, vzip1q_s32, vzip2q_s32,
 };
 
 use super::neon_bytes;
 use crate::{
-    kernel::arch::{
-        dot::Dot,
-        pairs::Pairs,
-        vector::{Vector, shifted},
-    },
+    kernel::arch::vector::{Dot, PairSums, Vector, shifted},
     simd::{Loops, aarch64::Neon},
 };
 
@@ -38,20 +34,18 @@ impl Vector for Neon {
     }
 
     #[inline(always)]
-    fn add_to(self, sums: &mut [i32], [low, high]: [int32x4_t; 2]) {
-        let sums = &mut sums[..Self::LANES];
-        // SAFETY: `self` proves NEON; the slice has the 16 bytes that are read and written.
-        unsafe {
-            let before = vld1q_s32(sums.as_ptr());
-            vst1q_s32(sums.as_mut_ptr(), vaddq_s32(before, vpaddq_s32(low, high)));
-        }
+    fn lanes(self, [low, high]: [int32x4_t; 2]) -> int32x4_t {
+        // SAFETY: `self` proves NEON.
+        unsafe { vpaddq_s32(low, high) }
     }
 
     #[inline(always)]
-    fn store(self, sums: &mut [i32], [low, high]: [int32x4_t; 2]) {
-        let sums = &mut sums[..Self::LANES];
-        // SAFETY: `self` proves NEON; the slice has the 16 bytes that are written.
-        unsafe { vst1q_s32(sums.as_mut_ptr(), vpaddq_s32(low, high)) }
+    fn of_lanes(self, lanes: int32x4_t) -> [int32x4_t; 2] {
+        // SAFETY: `self` proves NEON.
+        unsafe {
+            let zero = vdupq_n_s32(0);
+            [vzip1q_s32(lanes, zero), vzip2q_s32(lanes, zero)]
+        }
     }
 }
 
@@ -76,8 +70,8 @@ impl Dot for Neon {
 }
 
 /// Weights of up to 7 bits, which are the same as signed bytes. A sum of 16 bits takes one product of
-/// a quad, half of what the sums of [`Pairs`] have room for.
-impl Pairs for Neon {
+/// a quad, half of what the sums of [`Pairs`](crate::kernel::arch::bytes::Pairs) have room for.
+impl PairSums for Neon {
     const NAME: &'static str = "neon-i8u7i32";
     const TILES: &'static [usize] = &[6, 4, 2, 1];
     type Pairs = [int16x8_t; 2];

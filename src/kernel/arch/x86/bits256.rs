@@ -10,9 +10,7 @@ use std::arch::x86_64::{
 
 use crate::{
     kernel::arch::{
-        dot::Dot,
-        pairs::Pairs,
-        vector::{Vector, shifted},
+        vector::{Dot, PairSums, Vector, shifted},
         words::{Words, four_words},
     },
     simd::{
@@ -24,7 +22,7 @@ use crate::{
 macro_rules! vector {
     ($proof:ty) => {
         impl Vector for $proof {
-            const LANES: usize = 8;
+            const PACKED_TILES: &'static [usize] = &[4, 2, 1];
             const FUSED: bool = true;
             type Bytes = __m256i;
             type Sums = __m256i;
@@ -38,6 +36,13 @@ macro_rules! vector {
                 let bytes = &bytes[..32];
                 // SAFETY: `self` proves AVX2; the slice has the 32 bytes that are read.
                 unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+            }
+
+            #[inline(always)]
+            fn store(self, to: &mut [u8], bytes: __m256i) {
+                let to = &mut to[..32];
+                // SAFETY: `self` proves AVX2; the slice has the 32 bytes that are written.
+                unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), bytes) }
             }
 
             #[inline(always)]
@@ -77,20 +82,13 @@ macro_rules! vector {
             }
 
             #[inline(always)]
-            fn add_to(self, sums: &mut [i32], value: __m256i) {
-                let sums = &mut sums[..Self::LANES];
-                // SAFETY: `self` proves AVX2; the slice has the 32 bytes that are read and written.
-                unsafe {
-                    let sums = sums.as_mut_ptr().cast();
-                    _mm256_storeu_si256(sums, _mm256_add_epi32(_mm256_loadu_si256(sums), value));
-                }
+            fn lanes(self, sums: __m256i) -> __m256i {
+                sums
             }
 
             #[inline(always)]
-            fn store(self, sums: &mut [i32], value: __m256i) {
-                let sums = &mut sums[..Self::LANES];
-                // SAFETY: `self` proves AVX2; the slice has the 32 bytes that are written.
-                unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast(), value) }
+            fn of_lanes(self, lanes: __m256i) -> __m256i {
+                lanes
             }
         }
     };
@@ -111,7 +109,7 @@ impl Dot for AvxVnni {
     }
 }
 
-impl Pairs for Avx2 {
+impl PairSums for Avx2 {
     const NAME: &'static str = "avx2-i8u7i32";
     const TILES: &'static [usize] = &[6, 4, 2, 1];
     type Pairs = __m256i;

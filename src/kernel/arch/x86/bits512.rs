@@ -10,9 +10,7 @@ use std::arch::x86_64::{
 
 use crate::{
     kernel::arch::{
-        dot::Dot,
-        pairs::Pairs,
-        vector::{Vector, shifted},
+        vector::{Dot, PairSums, Vector, shifted},
         words::{Words, four_words},
     },
     simd::{
@@ -24,7 +22,7 @@ use crate::{
 macro_rules! vector {
     ($proof:ty) => {
         impl Vector for $proof {
-            const LANES: usize = 16;
+            const PACKED_TILES: &'static [usize] = &[8, 4, 2, 1];
             const FUSED: bool = true;
             type Bytes = __m512i;
             type Sums = __m512i;
@@ -38,6 +36,13 @@ macro_rules! vector {
                 let bytes = &bytes[..64];
                 // SAFETY: `self` proves AVX-512; the slice has the 64 bytes that are read.
                 unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+            }
+
+            #[inline(always)]
+            fn store(self, to: &mut [u8], bytes: __m512i) {
+                let to = &mut to[..64];
+                // SAFETY: `self` proves AVX-512; the slice has the 64 bytes that are written.
+                unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), bytes) }
             }
 
             #[inline(always)]
@@ -77,21 +82,13 @@ macro_rules! vector {
             }
 
             #[inline(always)]
-            fn add_to(self, sums: &mut [i32], value: __m512i) {
-                let sums = &mut sums[..Self::LANES];
-                // SAFETY: `self` proves AVX-512; the slice has the 64 bytes that are read and
-                // written.
-                unsafe {
-                    let sums = sums.as_mut_ptr().cast();
-                    _mm512_storeu_si512(sums, _mm512_add_epi32(_mm512_loadu_si512(sums), value));
-                }
+            fn lanes(self, sums: __m512i) -> __m512i {
+                sums
             }
 
             #[inline(always)]
-            fn store(self, sums: &mut [i32], value: __m512i) {
-                let sums = &mut sums[..Self::LANES];
-                // SAFETY: `self` proves AVX-512; the slice has the 64 bytes that are written.
-                unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), value) }
+            fn of_lanes(self, lanes: __m512i) -> __m512i {
+                lanes
             }
         }
     };
@@ -102,7 +99,7 @@ vector!(Avx512Vnni);
 
 impl Dot for Avx512Vnni {
     const NAME: &'static str = "avx512vnni-i8u8i32";
-    const TILES: &'static [usize] = &[12, 8, 4, 2, 1];
+    const TILES: &'static [usize] = &[8, 4, 2, 1];
     const UNSIGNED: bool = true;
 
     #[inline(always)]
@@ -112,7 +109,7 @@ impl Dot for Avx512Vnni {
     }
 }
 
-impl Pairs for Avx512 {
+impl PairSums for Avx512 {
     const NAME: &'static str = "avx512bw-i8u7i32";
     const TILES: &'static [usize] = &[12, 8, 4, 2, 1];
     type Pairs = __m512i;

@@ -1,0 +1,204 @@
+//! From sums to outputs: scale of the row, bias, clamp, and the type of the output.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{requantization::FixedPoint, tasks::Task};
+use crate::{
+    affine::scalar::{Rule, integer},
+    element::{Code, Element},
+    scheme::Scheme,
+};
+
+/// Takes the sums of panels.
+pub(super) trait Sink<S> {
+    /// Sums `[row][column]`, `columns` a row, from a row and column of the whole output on; columns
+    /// beyond the last one are padding.
+    fn take(&mut self, row: usize, column: usize, sums: &[S], columns: usize);
+}
+
+/// What an output is made of its sum with.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Epilogue<'a> {
+    /// A factor for each row; none where sums are in real units.
+    pub(super) scale: &'a [f32],
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) clamp: Option<(f32, f32)>,
+}
+
+impl Epilogue<'_> {
+    /// Gives `out(index, value)` the outputs of some sums of a row, those from a column on.
+    #[inline(always)]
+    fn apply(&self, row: usize, column: usize, sums: &[f32], mut out: impl FnMut(usize, f32)) {
+        let scale = self.scale.get(row).copied().unwrap_or(1.0);
+        let (low, high) = self.clamp.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        let mut give = |index: usize, sum: f32, bias: f32| {
+            let value = sum * scale + bias;
+            // NaN stays NaN.
+            let value = if value < low { low } else { value };
+            out(index, if value > high { high } else { value });
+        };
+        match self.bias {
+            Some(bias) => {
+                let bias = &bias[column..];
+                for (index, (&sum, &bias)) in sums.iter().zip(bias).enumerate() {
+                    give(index, sum, bias);
+                }
+            }
+            None => {
+                for (index, &sum) in sums.iter().enumerate() {
+                    give(index, sum, 0.0);
+                }
+            }
+        }
+    }
+}
+
+/// Makes outputs of the sums of each row of a task: `finish(row, column, sums, out)`.
+fn each_row<S, O>(
+    task: &mut Task<'_, O>,
+    panel_columns: usize,
+    row: usize,
+    column: usize,
+    sums: &[S],
+    mut finish: impl FnMut(usize, &[S], &mut [O]),
+) {
+    let first = task.part.panels.start * panel_columns;
+    let from = column - first;
+    let to = (from + panel_columns).min(task.out.ncols());
+    for (index, sums) in sums.chunks_exact(panel_columns).enumerate() {
+        let mut out = task.out.row_mut(row - task.part.rows.start + index);
+        if let Some(out) = out.as_slice_mut() {
+            let out = &mut out[from..to];
+            finish(row + index, &sums[..out.len()], out);
+        }
+    }
+}
+
+/// Exact sums as they are.
+pub(super) struct Exact<'a>(pub(super) Task<'a, i32>);
+
+impl Sink<i32> for Exact<'_> {
+    fn take(&mut self, row: usize, column: usize, sums: &[i32], columns: usize) {
+        each_row(&mut self.0, columns, row, column, sums, |_, sums, out| {
+            out.copy_from_slice(sums);
+        });
+    }
+}
+
+/// Floats of the type of the output.
+pub(super) struct Floats<'a, O> {
+    pub(super) task: Task<'a, O>,
+    pub(super) epilogue: Epilogue<'a>,
+}
+
+impl<O: Element<Real = f32>> Sink<f32> for Floats<'_, O> {
+    fn take(&mut self, row: usize, column: usize, sums: &[f32], columns: usize) {
+        let epilogue = self.epilogue;
+        each_row(
+            &mut self.task,
+            columns,
+            row,
+            column,
+            sums,
+            |row, sums, out| {
+                epilogue.apply(row, column, sums, |index, value| {
+                    out[index] = O::from_real(value);
+                });
+            },
+        );
+    }
+}
+
+/// Codes of the float outputs.
+pub(super) struct Codes<'a, C> {
+    pub(super) task: Task<'a, C>,
+    pub(super) epilogue: Epilogue<'a>,
+    pub(super) to: &'a ToCodes,
+}
+
+/// Rounding floats to codes, with the place of the first NaN.
+#[derive(Debug)]
+pub(super) struct ToCodes {
+    rule: Rule<f32>,
+    scale: f32,
+    zero: f32,
+    /// Outputs of a row.
+    width: usize,
+    first_nan: AtomicUsize,
+}
+
+impl ToCodes {
+    pub(super) fn new(scheme: &Scheme, scale: f32, zero: f32, width: usize) -> Self {
+        Self {
+            rule: Rule::of(scheme),
+            scale,
+            zero,
+            width,
+            first_nan: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    /// Where the first NaN was, in row-major order.
+    pub(super) fn found_nan(self) -> Option<usize> {
+        let first = self.first_nan.into_inner();
+        (first != usize::MAX).then_some(first)
+    }
+}
+
+impl<C: Code> Sink<f32> for Codes<'_, C> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "an integer zero point of a code of at most 8 bits"
+    )]
+    fn take(&mut self, row: usize, column: usize, sums: &[f32], columns: usize) {
+        let (epilogue, to) = (self.epilogue, self.to);
+        let Rule::Integer {
+            quant_min,
+            quant_max,
+        } = to.rule
+        else {
+            return;
+        };
+        each_row(
+            &mut self.task,
+            columns,
+            row,
+            column,
+            sums,
+            |row, sums, out| {
+                epilogue.apply(row, column, sums, |index, value| {
+                    if value.is_nan() {
+                        let at = row * to.width + column + index;
+                        to.first_nan.fetch_min(at, Ordering::Relaxed);
+                    }
+                    let (_, distance) = integer(value, to.scale, to.zero, quant_min, quant_max);
+                    out[index] = C::truncate(distance.wrapping_add(to.zero as i32));
+                });
+            },
+        );
+    }
+}
+
+/// Codes by integers alone.
+pub(super) struct FixedCodes<'a, C> {
+    pub(super) task: Task<'a, C>,
+    pub(super) stage: &'a FixedPoint,
+}
+
+impl<C: Code> Sink<i32> for FixedCodes<'_, C> {
+    fn take(&mut self, row: usize, column: usize, sums: &[i32], columns: usize) {
+        let stage = self.stage;
+        each_row(
+            &mut self.task,
+            columns,
+            row,
+            column,
+            sums,
+            |_, sums, out| {
+                for (index, (&sum, out)) in sums.iter().zip(out).enumerate() {
+                    *out = C::truncate(stage.code(column + index, sum));
+                }
+            },
+        );
+    }
+}
