@@ -32,7 +32,7 @@ use super::{
     operand::ActivationCode,
     scratch::Weight,
 };
-use crate::simd::Loops;
+use crate::simd::{Loops, prefetch};
 
 /// The activations of a tile, in blocks along the depth: block `b` of row `r` is
 /// `blocks[b · height + r]`.
@@ -94,9 +94,8 @@ pub(super) trait Kernel: Copy + Debug + Send + Sync + 'static {
 
     /// Unpacks blocks of `bits` bits into the layout of 8 bits.
     fn unpack(self, bits: u32, blocks: &[u8], unpacked: &mut [Self::Weight]) {
-        self.run(Unpack {
+        self.run(Unpack::<Self> {
             bits,
-            lanes: Self::LANES,
             blocks,
             unpacked,
         });
@@ -116,18 +115,31 @@ pub(super) trait Kernel: Copy + Debug + Send + Sync + 'static {
 }
 
 /// Unpacking in plain loops.
-struct Unpack<'a, W> {
+struct Unpack<'a, K: Kernel> {
     bits: u32,
-    lanes: usize,
     blocks: &'a [u8],
-    unpacked: &'a mut [W],
+    unpacked: &'a mut [K::Weight],
 }
 
-impl<W: From<u8>> Loops for Unpack<'_, W> {
+impl<K: Kernel> Loops for Unpack<'_, K> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        unpack(self.bits, self.lanes, self.blocks, self.unpacked, W::from);
+        let Self {
+            bits,
+            blocks,
+            unpacked,
+        } = self;
+        unpack(bits, K::LANES, blocks, unpacked, K::Weight::from);
+    }
+}
+
+/// Asks for what lies ahead where weights pass by once, for a few rows: products of so few take no
+/// longer than reading the weights.
+#[inline(always)]
+fn ask_ahead<T, const ROWS: usize>(near: &[T]) {
+    if ROWS <= 2 {
+        prefetch(near);
     }
 }

@@ -7,7 +7,7 @@
 use std::{fmt::Debug, marker::PhantomData};
 
 use super::{
-    Kernel, Rows,
+    Kernel, Rows, ask_ahead,
     ends::Ends,
     vector::{Dot, PairSums, Vector, for_quads, four, quad, run_packed, run_unpacked},
 };
@@ -404,6 +404,7 @@ where
                 tile.blocks[segment.bytes(vector * VECTORS)].chunks_exact(vector * VECTORS);
             for (index, block) in blocks.enumerate() {
                 let x = tile.rows.block::<ROWS>(segment.block + index);
+                ask_ahead::<_, ROWS>(block);
                 if P::FILLS && capacity >= QUADS && held == capacity / QUADS {
                     tile.widen(&mut wide, &mut parts);
                     (is_wide, held) = (true, 0);
@@ -453,6 +454,7 @@ where
                 tile.blocks[segment.bytes(vector * VECTORS)].chunks_exact(vector * VECTORS);
             for (index, block) in blocks.enumerate() {
                 let x = tile.rows.block::<ROWS>(segment.block + index);
+                ask_ahead::<_, ROWS>(block);
                 // Parts are full after some blocks, or within a block.
                 if P::FILLS && tile.capacity < QUADS {
                     for first in (0..QUADS).step_by(tile.capacity) {

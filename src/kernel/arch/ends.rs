@@ -12,7 +12,7 @@
 //! scale, in the order of the groups; with real zero points
 //! `(Σ (x − zx)·q − z · Σ (x − zx)) · scale`.
 
-use super::lanes::Lanes;
+use super::{ask_ahead, lanes::Lanes};
 use crate::kernel::{layout::Segment, weights::GroupZeros};
 
 /// What ends the groups of a panel, for the rows of a tile.
@@ -96,7 +96,9 @@ impl Ends<'_> {
         }
         let lane = vector * V::LANES;
         let parameters = &self.parameters;
-        let scale = v.load_floats(&parameters.scale[segment.group * columns + lane..]);
+        let scale = &parameters.scale[segment.group * columns + lane..][..V::LANES];
+        ask_ahead::<_, ROWS>(scale);
+        let scale = v.load_floats(scale);
         let scaled = &mut self.scaled[..ROWS * columns];
         for (row, &sums) in sums.iter().enumerate() {
             v.add_scaled(&mut scaled[row * columns + lane..], sums, scale);
@@ -188,7 +190,9 @@ impl Ends<'_> {
     ) {
         let parameters = &self.parameters;
         let at = group * columns + lane;
-        let scale = v.load_floats(&parameters.scale[at..]);
+        let scale = &parameters.scale[at..at + V::LANES];
+        ask_ahead::<_, ROWS>(scale);
+        let scale = v.load_floats(scale);
         let scaled = &mut self.scaled[..ROWS * columns];
         if let GroupZeros::Real(zeros, _) = parameters.zero {
             let zeros = v.load_floats(&zeros[at..]);

@@ -4,7 +4,7 @@
 //! The quads of a vector of columns are widened in two halves, each of half the columns; every column
 //! has two sums, of the even and of the odd pairs of its quads, added at the end.
 
-use super::{Kernel, Rows, ends::Ends, vector::Vector};
+use super::{Kernel, Rows, ask_ahead, ends::Ends, vector::Vector};
 use crate::{kernel::layout::QUADS, simd::Loops};
 
 /// Vectors with such an instruction.
@@ -69,9 +69,9 @@ impl<V: Words, const VECTORS: usize> Kernel for WordKernel<V, VECTORS> {
             ends,
         };
         match rows.count {
-            1 => self.0.run(Rowed::<V, _, VECTORS, 1>(tile)),
-            2 => self.0.run(Rowed::<V, _, VECTORS, 2>(tile)),
-            _ => self.0.run(Rowed::<V, _, VECTORS, 4>(tile)),
+            1 => self.0.run(Rowed::<V, _, VECTORS, 1, VECTORS>(tile)),
+            2 => self.0.run(Rowed::<V, _, VECTORS, 2, VECTORS>(tile)),
+            _ => self.0.run(Rowed::<V, _, VECTORS, 4, 1>(tile)),
         }
     }
 
@@ -83,12 +83,12 @@ impl<V: Words, const VECTORS: usize> Kernel for WordKernel<V, VECTORS> {
             ends,
         };
         match rows.count {
-            1 => self.0.run(Rowed::<V, _, VECTORS, 1>(tile)),
-            2 => self.0.run(Rowed::<V, _, VECTORS, 2>(tile)),
-            4 => self.0.run(Rowed::<V, _, VECTORS, 4>(tile)),
-            6 => self.0.run(Rowed::<V, _, VECTORS, 6>(tile)),
-            8 => self.0.run(Rowed::<V, _, VECTORS, 8>(tile)),
-            _ => self.0.run(Rowed::<V, _, VECTORS, 12>(tile)),
+            1 => self.0.run(Rowed::<V, _, VECTORS, 1, VECTORS>(tile)),
+            2 => self.0.run(Rowed::<V, _, VECTORS, 2, VECTORS>(tile)),
+            4 => self.0.run(Rowed::<V, _, VECTORS, 4, 1>(tile)),
+            6 => self.0.run(Rowed::<V, _, VECTORS, 6, 1>(tile)),
+            8 => self.0.run(Rowed::<V, _, VECTORS, 8, 1>(tile)),
+            _ => self.0.run(Rowed::<V, _, VECTORS, 12, 1>(tile)),
         }
     }
 }
@@ -105,6 +105,9 @@ struct Tile<'a, V, S> {
 trait Source<V: Words>: Copy {
     /// The words that begin at a code.
     fn words(self, at: usize) -> V::Words;
+
+    /// Asks for what lies ahead of the codes of a block and vector.
+    fn ask_ahead<const ROWS: usize>(self, block: usize);
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -114,6 +117,11 @@ impl<V: Words> Source<V> for Bytes<'_, V> {
     #[inline(always)]
     fn words(self, at: usize) -> V::Words {
         self.0.widen(&self.1[at..])
+    }
+
+    #[inline(always)]
+    fn ask_ahead<const ROWS: usize>(self, block: usize) {
+        ask_ahead::<_, ROWS>(&self.1[block..][..4 * V::LANES * QUADS]);
     }
 }
 
@@ -125,13 +133,22 @@ impl<V: Words> Source<V> for Widened<'_, V> {
     fn words(self, at: usize) -> V::Words {
         self.0.load_words(&self.1[at..])
     }
+
+    #[inline(always)]
+    fn ask_ahead<const ROWS: usize>(self, _: usize) {}
 }
 
-/// A tile of `ROWS` rows.
-struct Rowed<'a, V, S, const VECTORS: usize, const ROWS: usize>(Tile<'a, V, S>);
+/// A tile of `ROWS` rows, so many vectors of columns `TOGETHER`: all for few rows, so that weights are
+/// read in their order.
+struct Rowed<'a, V, S, const VECTORS: usize, const ROWS: usize, const TOGETHER: usize>(
+    Tile<'a, V, S>,
+);
 
-impl<V: Words, S: Source<V>, const VECTORS: usize, const ROWS: usize> Loops
-    for Rowed<'_, V, S, VECTORS, ROWS>
+impl<V, S, const VECTORS: usize, const ROWS: usize, const TOGETHER: usize> Loops
+    for Rowed<'_, V, S, VECTORS, ROWS, TOGETHER>
+where
+    V: Words,
+    S: Source<V>,
 {
     type Output = ();
 
@@ -146,30 +163,33 @@ impl<V: Words, S: Source<V>, const VECTORS: usize, const ROWS: usize> Loops
         let quad = 4 * V::LANES;
         for segment in ends.segments {
             let start: [V::Lanes; ROWS] = ends.start(v, segment);
-            for vector in 0..VECTORS {
-                let mut halves = [[v.zero(); HALVES]; ROWS];
+            for first in (0..VECTORS).step_by(TOGETHER) {
+                let mut halves = [[[v.zero(); HALVES]; ROWS]; TOGETHER];
                 for index in segment.block..segment.block + segment.blocks {
                     let x = rows.block::<ROWS>(index);
-                    let block = (index * VECTORS + vector) * QUADS * quad;
-                    for at in 0..QUADS {
-                        let code = block + at * quad;
-                        let w = [source.words(code), source.words(code + quad / 2)];
-                        for (x, halves) in x.iter().zip(&mut halves) {
-                            let four = v.broadcast(x.as_chunks::<4>().0[at]);
-                            for (sums, w) in halves.iter_mut().zip(w) {
-                                *sums = v.add_products(*sums, w, four);
+                    for (vector, halves) in halves.iter_mut().enumerate() {
+                        let block = (index * VECTORS + first + vector) * QUADS * quad;
+                        source.ask_ahead::<ROWS>(block);
+                        for at in 0..QUADS {
+                            let code = block + at * quad;
+                            let w = [source.words(code), source.words(code + quad / 2)];
+                            for (x, halves) in x.iter().zip(&mut *halves) {
+                                let four = v.broadcast(x.as_chunks::<4>().0[at]);
+                                for (sums, w) in halves.iter_mut().zip(w) {
+                                    *sums = v.add_products(*sums, w, four);
+                                }
                             }
                         }
                     }
                 }
-                let mut sums = [v.lanes(v.zero()); ROWS];
-                for (sums, [low, high]) in sums.iter_mut().zip(halves) {
-                    *sums = v.sum_neighbours(low, high);
+                for (vector, halves) in halves.into_iter().enumerate() {
+                    let mut sums = [v.lanes(v.zero()); ROWS];
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let [low, high] = halves[row];
+                        *sums = v.add_lanes(v.sum_neighbours(low, high), start[row]);
+                    }
+                    ends.take(v, V::LANES * VECTORS, segment, first + vector, &sums);
                 }
-                for (sums, &start) in sums.iter_mut().zip(&start) {
-                    *sums = v.add_lanes(*sums, start);
-                }
-                ends.take(v, V::LANES * VECTORS, segment, vector, &sums);
             }
         }
     }
