@@ -14,6 +14,7 @@
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 pub(super) mod bytes;
+pub(super) mod decode;
 pub(super) mod ends;
 mod lanes;
 pub(super) mod portable;
@@ -26,7 +27,7 @@ mod x86;
 
 use std::fmt::Debug;
 
-use self::ends::Ends;
+use self::{decode::Decode, ends::Ends};
 use super::{
     layout::{BLOCK, unpack},
     operand::ActivationCode,
@@ -100,6 +101,9 @@ pub(super) trait Kernel: Copy + Debug + Send + Sync + 'static {
             unpacked,
         });
     }
+
+    /// Writes the floats of a block of integer codes, `[depth][column]`.
+    fn decode(self, decode: Decode<'_>, to: &mut [f32]);
 
     /// Sums over packed weights, for [`PACKED_TILES`](Self::PACKED_TILES) rows.
     fn sums(self, bits: u32, blocks: &[u8], rows: Rows<'_, Self::Code>, ends: Ends<'_>);

@@ -4,12 +4,12 @@
 use std::ops::Range;
 
 use super::{
-    arch::Kernel,
+    arch::{Kernel, decode::Decode},
     layout::{BLOCK, Group, unpack},
     output::Sink,
     scratch::Scratch,
     tasks::Part,
-    weights::{GroupZeros, Value, Weights},
+    weights::{SmallFloat, Value, Weights},
 };
 use crate::simd::Loops;
 
@@ -125,14 +125,30 @@ impl<K: Kernel, const COLUMNS: usize> Panels<'_, K, COLUMNS> {
         for (panel, floats) in panels.zip(self.floats.chunks_exact_mut(DEPTH_AT_A_TIME)) {
             let scale = weights.scale(panel, group.index);
             let zero = weights.zero(panel, group.index);
-            for (index, floats) in floats[..len].chunks_mut(BLOCK).enumerate() {
+            for (index, floats) in floats[..len.next_multiple_of(BLOCK)]
+                .chunks_mut(BLOCK)
+                .enumerate()
+            {
                 let at = group.block + block + index;
-                let packed = weights.blocks(panel, at..at + 1);
-                let codes = &mut *self.codes;
-                unpack(weights.layout.bits, K::LANES, packed, codes, |code| {
-                    code ^ weights.offset()
-                });
-                to_floats::<K, COLUMNS>(codes, scale, zero, weights.value(), floats);
+                let block = weights.blocks(panel, at..at + 1);
+                let bits = weights.layout.bits;
+                match weights.value() {
+                    Value::Distance => weights.kernel.decode(
+                        Decode {
+                            bits,
+                            block,
+                            scale,
+                            zero,
+                            offset: weights.offset(),
+                        },
+                        floats.as_flattened_mut(),
+                    ),
+                    Value::Float(float) => {
+                        let codes = &mut *self.codes;
+                        unpack(bits, K::LANES, block, codes, |code| code);
+                        to_floats::<K, COLUMNS>(codes, scale, float, floats);
+                    }
+                }
             }
         }
         group.start + start..group.start + start + len
@@ -150,17 +166,66 @@ impl<K: Kernel, const COLUMNS: usize> Panels<'_, K, COLUMNS> {
                 let start = (row + index) * self.weights.layout.depth;
                 *tile_x = &x[start + depth.start..start + depth.end];
             }
+            if count == 1 {
+                self.multiply_row(tile_x[0], rows, row);
+                row += 1;
+                continue;
+            }
             for panel in 0..self.panels {
                 let floats = &self.floats[panel * DEPTH_AT_A_TIME..][..depth.len()];
                 let sums = &mut self.sums[panel * rows + row..][..count];
                 match count {
                     6 => tile::<K, COLUMNS, 6>(floats, &tile_x, sums),
                     4 => tile::<K, COLUMNS, 4>(floats, &tile_x, sums),
-                    2 => tile::<K, COLUMNS, 2>(floats, &tile_x, sums),
-                    _ => tile::<K, COLUMNS, 1>(floats, &tile_x, sums),
+                    _ => tile::<K, COLUMNS, 2>(floats, &tile_x, sums),
                 }
             }
             row += count;
+        }
+    }
+}
+
+impl<K: Kernel, const COLUMNS: usize> Panels<'_, K, COLUMNS> {
+    /// Adds the products of one row, several panels side by side: the sums of one would wait for
+    /// themselves.
+    #[inline(always)]
+    fn multiply_row(&mut self, x: &[f32], rows: usize, row: usize) {
+        let mut first = 0;
+        while first < self.panels {
+            let count = if self.panels - first >= 4 { 4 } else { 1 };
+            if count == 4 {
+                self.row_of::<4>(x, rows, row, first);
+            } else {
+                self.row_of::<1>(x, rows, row, first);
+            }
+            first += count;
+        }
+    }
+
+    #[inline(always)]
+    fn row_of<const PANELS: usize>(&mut self, x: &[f32], rows: usize, row: usize, first: usize) {
+        let mut kept = [[0.0; COLUMNS]; PANELS];
+        for (panel, kept) in kept.iter_mut().enumerate() {
+            *kept = self.sums[(first + panel) * rows + row];
+        }
+        let mut floats = [&self.floats[..0]; PANELS];
+        for (panel, floats) in floats.iter_mut().enumerate() {
+            *floats = &self.floats[(first + panel) * DEPTH_AT_A_TIME..][..x.len()];
+        }
+        for (at, &x) in x.iter().enumerate() {
+            for (panel, kept) in kept.iter_mut().enumerate() {
+                let w = &floats[panel][at];
+                for (sum, &w) in kept.iter_mut().zip(w) {
+                    *sum = if K::FUSED {
+                        x.mul_add(w, *sum)
+                    } else {
+                        *sum + x * w
+                    };
+                }
+            }
+        }
+        for (panel, kept) in kept.iter().enumerate() {
+            self.sums[(first + panel) * rows + row] = *kept;
         }
     }
 }
@@ -193,46 +258,17 @@ fn tile<K: Kernel, const COLUMNS: usize, const ROWS: usize>(
     sums[0] = kept;
 }
 
-/// `(q − zero) · scale` for the codes of a block, put in the order of the depth.
+/// The values of small floats times the scale, for the codes of a block, in the order of the depth.
 #[inline(always)]
-#[expect(clippy::cast_precision_loss, reason = "codes have at most 8 bits")]
 fn to_floats<K: Kernel, const COLUMNS: usize>(
     codes: &[u8],
     scale: &[f32],
-    zero: GroupZeros<'_>,
-    value: Value,
+    float: SmallFloat,
     floats: &mut [[f32; COLUMNS]],
 ) {
-    match (value, zero) {
-        (Value::Distance, GroupZeros::Same(zero)) => {
-            reorder::<K, COLUMNS>(codes, floats, |code, column| {
-                (code.cast_signed() - zero) as f32 * scale[column]
-            });
-        }
-        (Value::Distance, GroupZeros::Integer(zero)) => {
-            reorder::<K, COLUMNS>(codes, floats, |code, column| {
-                (code.cast_signed() - i32::from(zero[column])) as f32 * scale[column]
-            });
-        }
-        (Value::Distance, GroupZeros::Real(zero, least)) => {
-            reorder::<K, COLUMNS>(codes, floats, |code, column| {
-                ((code.cast_signed() + least) as f32 - zero[column]) * scale[column]
-            });
-        }
-        (
-            Value::Float {
-                sign,
-                magnitude,
-                to_sign,
-                to_magnitude,
-                factor,
-            },
-            _,
-        ) => reorder::<K, COLUMNS>(codes, floats, |code, column| {
-            let bits = (code & sign) << to_sign | (code & magnitude) << to_magnitude;
-            f32::from_bits(bits) * factor * scale[column]
-        }),
-    }
+    reorder::<K, COLUMNS>(codes, floats, |code, column| {
+        float.value(code) * scale[column]
+    });
 }
 
 /// Gives each code to `float(code, column)`, and puts what it returns in the order of the depth.

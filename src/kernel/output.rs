@@ -26,28 +26,30 @@ pub(super) struct Epilogue<'a> {
 }
 
 impl Epilogue<'_> {
-    /// Gives `out(index, value)` the outputs of some sums of a row, those from a column on.
+    /// Calls `write(value, out)` for the output of each sum of a row, those from a column on.
     #[inline(always)]
-    fn apply(&self, row: usize, column: usize, sums: &[f32], mut out: impl FnMut(usize, f32)) {
+    fn apply<O>(
+        &self,
+        row: usize,
+        column: usize,
+        sums: &[f32],
+        out: &mut [O],
+        mut write: impl FnMut(f32, &mut O),
+    ) {
         let scale = self.scale.get(row).copied().unwrap_or(1.0);
         let (low, high) = self.clamp.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-        let mut give = |index: usize, sum: f32, bias: f32| {
-            let value = sum * scale + bias;
+        let limited = |value: f32| {
             // NaN stays NaN.
             let value = if value < low { low } else { value };
-            out(index, if value > high { high } else { value });
+            if value > high { high } else { value }
         };
-        match self.bias {
-            Some(bias) => {
-                let bias = &bias[column..];
-                for (index, (&sum, &bias)) in sums.iter().zip(bias).enumerate() {
-                    give(index, sum, bias);
-                }
+        if let Some(bias) = self.bias {
+            for ((&sum, &bias), out) in sums.iter().zip(&bias[column..]).zip(out) {
+                write(limited(sum * scale + bias), out);
             }
-            None => {
-                for (index, &sum) in sums.iter().enumerate() {
-                    give(index, sum, 0.0);
-                }
+        } else {
+            for (&sum, out) in sums.iter().zip(out) {
+                write(limited(sum * scale + 0.0), out);
             }
         }
     }
@@ -101,8 +103,8 @@ impl<O: Element<Real = f32>> Sink<f32> for Floats<'_, O> {
             column,
             sums,
             |row, sums, out| {
-                epilogue.apply(row, column, sums, |index, value| {
-                    out[index] = O::from_real(value);
+                epilogue.apply(row, column, sums, out, |value, out| {
+                    *out = O::from_real(value)
                 });
             },
         );
@@ -166,14 +168,19 @@ impl<C: Code> Sink<f32> for Codes<'_, C> {
             column,
             sums,
             |row, sums, out| {
-                epilogue.apply(row, column, sums, |index, value| {
+                let (mut index, mut nan) = (0, None);
+                epilogue.apply(row, column, sums, out, |value, out| {
                     if value.is_nan() {
-                        let at = row * to.width + column + index;
-                        to.first_nan.fetch_min(at, Ordering::Relaxed);
+                        nan = nan.or(Some(index));
                     }
                     let (_, distance) = integer(value, to.scale, to.zero, quant_min, quant_max);
-                    out[index] = C::truncate(distance.wrapping_add(to.zero as i32));
+                    *out = C::truncate(distance.wrapping_add(to.zero as i32));
+                    index += 1;
                 });
+                if let Some(index) = nan {
+                    let at = row * to.width + column + index;
+                    to.first_nan.fetch_min(at, Ordering::Relaxed);
+                }
             },
         );
     }

@@ -40,6 +40,27 @@ macro_rules! neon_bytes {
         }
 
         #[inline(always)]
+        fn lane_bytes(self, bytes: uint8x16_t, t: u32) -> int32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe {
+                let words = vreinterpretq_u32_u8(bytes);
+                let moved = match t {
+                    0 => words,
+                    1 => vshrq_n_u32::<8>(words),
+                    2 => vshrq_n_u32::<16>(words),
+                    _ => vshrq_n_u32::<24>(words),
+                };
+                vreinterpretq_s32_u32(vandq_u32(moved, vdupq_n_u32(0xff)))
+            }
+        }
+
+        #[inline(always)]
+        fn flip(self, bytes: uint8x16_t, mask: u8) -> uint8x16_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { veorq_u8(bytes, vdupq_n_u8(mask)) }
+        }
+
+        #[inline(always)]
         fn or(self, a: uint8x16_t, b: uint8x16_t) -> uint8x16_t {
             // SAFETY: `self` proves NEON.
             unsafe { vorrq_u8(a, b) }

@@ -8,6 +8,7 @@ use std::{fmt::Debug, marker::PhantomData};
 
 use super::{
     Kernel, Rows, ask_ahead,
+    decode::{Decode, decode},
     ends::Ends,
     vector::{Dot, PairSums, Vector, for_quads, four, quad, run_packed, run_unpacked},
 };
@@ -192,6 +193,10 @@ impl<V: Vector, P: Products<V>, const VECTORS: usize> Kernel for ByteKernel<V, P
             7 => v.run(Unpack::<V, 7>(v, blocks, unpacked)),
             _ => unpacked.copy_from_slice(blocks),
         }
+    }
+
+    fn decode(self, of: Decode<'_>, to: &mut [f32]) {
+        decode::<V, VECTORS>(self.v, of, to);
     }
 
     fn sums(self, bits: u32, blocks: &[u8], rows: Rows<'_, i8>, ends: Ends<'_>) {

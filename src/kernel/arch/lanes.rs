@@ -45,4 +45,16 @@ pub(in crate::kernel) trait Lanes: Copy + Debug + Send + Sync + 'static {
         zero_and_x: (Self::Floats, f32),
         scale: Self::Floats,
     );
+
+    /// Writes `lanes · scale` to the first `LANES` floats of a slice.
+    fn store_scaled(self, to: &mut [f32], lanes: Self::Lanes, scale: Self::Floats);
+
+    /// Writes `(lanes − zero) · scale`.
+    fn store_scaled_from(
+        self,
+        to: &mut [f32],
+        lanes: Self::Lanes,
+        zero: Self::Floats,
+        scale: Self::Floats,
+    );
 }

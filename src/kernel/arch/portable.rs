@@ -1,8 +1,11 @@
 //! Plain Rust, for every machine.
 
-use super::{Kernel, Rows, ends::Ends, lanes::Lanes};
+use super::{Kernel, Rows, decode::Decode, ends::Ends, lanes::Lanes};
 use crate::{
-    kernel::layout::{BLOCK, unpack},
+    kernel::{
+        layout::{BLOCK, unpack},
+        weights::GroupZeros,
+    },
     simd::Loops,
 };
 
@@ -79,6 +82,26 @@ impl Lanes for Portable {
             *sum += (lanes[lane] as f32 - zero[lane] * x) * scale[lane];
         }
     }
+
+    #[expect(clippy::cast_precision_loss, reason = "codes of at most 8 bits")]
+    fn store_scaled(self, to: &mut [f32], lanes: [i32; LANES], scale: [f32; LANES]) {
+        for (lane, to) in to[..LANES].iter_mut().enumerate() {
+            *to = lanes[lane] as f32 * scale[lane];
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "codes of at most 8 bits")]
+    fn store_scaled_from(
+        self,
+        to: &mut [f32],
+        lanes: [i32; LANES],
+        zero: [f32; LANES],
+        scale: [f32; LANES],
+    ) {
+        for (lane, to) in to[..LANES].iter_mut().enumerate() {
+            *to = (lanes[lane] as f32 - zero[lane]) * scale[lane];
+        }
+    }
 }
 
 impl Kernel for Portable {
@@ -93,6 +116,29 @@ impl Kernel for Portable {
 
     fn run<L: Loops>(self, loops: L) -> L::Output {
         loops.run()
+    }
+
+    fn decode(self, of: Decode<'_>, to: &mut [f32]) {
+        let mut codes = [0_u8; CODES];
+        unpack(of.bits, LANES, of.block, &mut codes, |code| code);
+        let scale = self.load_floats(of.scale);
+        for (depth, to) in to.chunks_exact_mut(LANES).enumerate() {
+            let at = |lane: usize| (depth / 4 * LANES + lane) * 4 + depth % 4;
+            let code: [i32; LANES] = std::array::from_fn(|lane| codes[at(lane)].into());
+            match of.zero {
+                GroupZeros::Same(zero) => {
+                    self.store_scaled(to, code.map(|code| code - zero), scale);
+                }
+                GroupZeros::Integer(zeros) => {
+                    let code = self.subtract_products(code, self.widen_to_lanes(zeros), 1);
+                    self.store_scaled(to, code, scale);
+                }
+                GroupZeros::Real(zeros, least) => {
+                    let code = code.map(|code| code + least);
+                    self.store_scaled_from(to, code, self.load_floats(zeros), scale);
+                }
+            }
+        }
     }
 
     fn sums(self, bits: u32, blocks: &[u8], rows: Rows<'_, i16>, ends: Ends<'_>) {

@@ -31,6 +31,9 @@ pub(in crate::kernel) trait Vector: Lanes {
     /// Every byte, its bits that `mask` has.
     fn mask(self, bytes: Self::Bytes, mask: u8) -> Self::Bytes;
 
+    /// Every byte, the bits that `mask` has turned.
+    fn flip(self, bytes: Self::Bytes, mask: u8) -> Self::Bytes;
+
     fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
 
     /// Shifted towards the low bits by less than 8; what comes over from a neighbouring byte is
@@ -39,6 +42,9 @@ pub(in crate::kernel) trait Vector: Lanes {
 
     /// The other way.
     fn shift_up(self, bytes: Self::Bytes, by: u32) -> Self::Bytes;
+
+    /// One byte of each lane, the one at `t` in the order of memory.
+    fn lane_bytes(self, bytes: Self::Bytes, t: u32) -> Self::Lanes;
 
     fn zero(self) -> Self::Sums;
 

@@ -9,7 +9,8 @@ use std::arch::wasm32::{
     f32x4_add, f32x4_convert_i32x4, f32x4_mul, f32x4_splat, f32x4_sub, i16x8_add,
     i16x8_extmul_high_i8x16, i16x8_extmul_low_i8x16, i16x8_load_extend_u8x8, i16x8_shl, i32x4,
     i32x4_add, i32x4_dot_i16x8, i32x4_extadd_pairwise_i16x8, i32x4_mul, i32x4_shuffle, i32x4_splat,
-    i32x4_sub, i64x2_splat, u8x16_splat, u16x8_shr, v128, v128_and, v128_load, v128_or, v128_store,
+    i32x4_sub, i64x2_splat, u8x16_splat, u16x8_shr, u32x4_shr, v128, v128_and, v128_load, v128_or,
+    v128_store, v128_xor,
 };
 
 use super::{
@@ -46,6 +47,16 @@ impl Vector for WasmSimd128 {
     #[inline(always)]
     fn mask(self, bytes: v128, mask: u8) -> v128 {
         v128_and(bytes, u8x16_splat(mask))
+    }
+
+    #[inline(always)]
+    fn lane_bytes(self, bytes: v128, t: u32) -> v128 {
+        v128_and(u32x4_shr(bytes, 8 * t), i32x4_splat(0xff))
+    }
+
+    #[inline(always)]
+    fn flip(self, bytes: v128, mask: u8) -> v128 {
+        v128_xor(bytes, u8x16_splat(mask))
     }
 
     #[inline(always)]
@@ -148,6 +159,22 @@ impl Lanes for WasmSimd128 {
         let sums = &mut sums[..4];
         // SAFETY: the slice has the 16 bytes that are written.
         unsafe { v128_store(sums.as_mut_ptr().cast(), sum) }
+    }
+
+    #[inline(always)]
+    fn store_scaled(self, to: &mut [f32], lanes: v128, scale: v128) {
+        let to = &mut to[..4];
+        let product = f32x4_mul(f32x4_convert_i32x4(lanes), scale);
+        // SAFETY: the slice has the 16 bytes that are written.
+        unsafe { v128_store(to.as_mut_ptr().cast(), product) }
+    }
+
+    #[inline(always)]
+    fn store_scaled_from(self, to: &mut [f32], lanes: v128, zero: v128, scale: v128) {
+        let to = &mut to[..4];
+        let codes = f32x4_sub(f32x4_convert_i32x4(lanes), zero);
+        // SAFETY: the slice has the 16 bytes that are written.
+        unsafe { v128_store(to.as_mut_ptr().cast(), f32x4_mul(codes, scale)) }
     }
 }
 

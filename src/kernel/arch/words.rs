@@ -4,7 +4,12 @@
 //! The quads of a vector of columns are widened in two halves, each of half the columns; every column
 //! has two sums, of the even and of the odd pairs of its quads, added at the end.
 
-use super::{Kernel, Rows, ask_ahead, ends::Ends, vector::Vector};
+use super::{
+    Kernel, Rows, ask_ahead,
+    decode::{Decode, decode},
+    ends::Ends,
+    vector::Vector,
+};
 use crate::{kernel::layout::QUADS, simd::Loops};
 
 /// Vectors with such an instruction.
@@ -59,6 +64,10 @@ impl<V: Words, const VECTORS: usize> Kernel for WordKernel<V, VECTORS> {
 
     fn run<L: Loops>(self, loops: L) -> L::Output {
         self.0.run(loops)
+    }
+
+    fn decode(self, of: Decode<'_>, to: &mut [f32]) {
+        decode::<V, VECTORS>(self.0, of, to);
     }
 
     fn sums(self, _: u32, blocks: &[u8], rows: Rows<'_, i16>, ends: Ends<'_>) {

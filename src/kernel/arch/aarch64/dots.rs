@@ -4,8 +4,9 @@
 
 use std::arch::{
     aarch64::{
-        int8x16_t, int32x4_t, uint8x16_t, vaddq_s32, vandq_u8, vdupq_n_s32, vdupq_n_u8, vld1q_u8,
-        vorrq_u8, vreinterpretq_s8_s32, vshlq_n_u8, vshrq_n_u8, vst1q_u8,
+        int8x16_t, int32x4_t, uint8x16_t, vaddq_s32, vandq_u8, vandq_u32, vdupq_n_s32, vdupq_n_u8,
+        vdupq_n_u32, veorq_u8, vld1q_u8, vorrq_u8, vreinterpretq_s8_s32, vreinterpretq_s32_u32,
+        vreinterpretq_u32_u8, vshlq_n_u8, vshrq_n_u8, vshrq_n_u32, vst1q_u8,
     },
     asm,
 };

@@ -96,6 +96,29 @@ macro_rules! lanes {
                     vst1q_f32(sums.as_mut_ptr(), sum);
                 }
             }
+
+            #[inline(always)]
+            fn store_scaled(self, to: &mut [f32], lanes: int32x4_t, scale: float32x4_t) {
+                let to = &mut to[..4];
+                // SAFETY: `self` proves NEON; the slice has the 16 bytes that are written.
+                unsafe { vst1q_f32(to.as_mut_ptr(), vmulq_f32(vcvtq_f32_s32(lanes), scale)) }
+            }
+
+            #[inline(always)]
+            fn store_scaled_from(
+                self,
+                to: &mut [f32],
+                lanes: int32x4_t,
+                zero: float32x4_t,
+                scale: float32x4_t,
+            ) {
+                let to = &mut to[..4];
+                // SAFETY: `self` proves NEON; the slice has the 16 bytes that are written.
+                unsafe {
+                    let codes = vsubq_f32(vcvtq_f32_s32(lanes), zero);
+                    vst1q_f32(to.as_mut_ptr(), vmulq_f32(codes, scale));
+                }
+            }
         }
     };
 }

@@ -4,10 +4,11 @@
 //! side, added only when they are stored.
 
 use std::arch::aarch64::{
-    int16x8_t, int32x4_t, uint8x16_t, vaddq_s32, vandq_u8, vdupq_n_s16, vdupq_n_s32, vdupq_n_u8,
-    vget_low_s8, vld1q_u8, vmlal_high_s8, vmlal_s8, vmull_high_s8, vmull_s8, vorrq_u8, vpadalq_s16,
-    vpaddlq_s16, vpaddq_s32, vreinterpretq_s8_s32, vreinterpretq_s8_u8, vshlq_n_u8, vshrq_n_u8,
-    vst1q_u8, vzip1q_s32, vzip2q_s32,
+    int16x8_t, int32x4_t, uint8x16_t, vaddq_s32, vandq_u8, vandq_u32, vdupq_n_s16, vdupq_n_s32,
+    vdupq_n_u8, vdupq_n_u32, veorq_u8, vget_low_s8, vld1q_u8, vmlal_high_s8, vmlal_s8,
+    vmull_high_s8, vmull_s8, vorrq_u8, vpadalq_s16, vpaddlq_s16, vpaddq_s32, vreinterpretq_s8_s32,
+    vreinterpretq_s8_u8, vreinterpretq_s32_u32, vreinterpretq_u32_u8, vshlq_n_u8, vshrq_n_u8,
+    vshrq_n_u32, vst1q_u8, vzip1q_s32, vzip2q_s32,
 };
 
 use super::neon_bytes;

@@ -5,7 +5,8 @@ use std::arch::x86_64::{
     _mm256_cvtepu8_epi16, _mm256_dpbusd_avx_epi32, _mm256_hadd_epi32, _mm256_loadu_si256,
     _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_or_si256, _mm256_permute4x64_epi64,
     _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_epi64x,
-    _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srli_epi16, _mm256_storeu_si256,
+    _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srli_epi16, _mm256_srli_epi32,
+    _mm256_storeu_si256, _mm256_xor_si256,
 };
 
 use crate::{
@@ -52,6 +53,12 @@ macro_rules! vector {
             }
 
             #[inline(always)]
+            fn flip(self, bytes: __m256i, mask: u8) -> __m256i {
+                // SAFETY: `self` proves AVX2.
+                unsafe { _mm256_xor_si256(bytes, _mm256_set1_epi8(mask.cast_signed())) }
+            }
+
+            #[inline(always)]
             fn or(self, a: __m256i, b: __m256i) -> __m256i {
                 // SAFETY: `self` proves AVX2.
                 unsafe { _mm256_or_si256(a, b) }
@@ -79,6 +86,20 @@ macro_rules! vector {
             fn add(self, a: __m256i, b: __m256i) -> __m256i {
                 // SAFETY: `self` proves AVX2.
                 unsafe { _mm256_add_epi32(a, b) }
+            }
+
+            #[inline(always)]
+            fn lane_bytes(self, bytes: __m256i, t: u32) -> __m256i {
+                // SAFETY: `self` proves AVX2.
+                unsafe {
+                    let moved = match t {
+                        0 => bytes,
+                        1 => _mm256_srli_epi32::<8>(bytes),
+                        2 => _mm256_srli_epi32::<16>(bytes),
+                        _ => _mm256_srli_epi32::<24>(bytes),
+                    };
+                    _mm256_and_si256(moved, _mm256_set1_epi32(0xff))
+                }
             }
 
             #[inline(always)]

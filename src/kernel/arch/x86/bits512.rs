@@ -5,7 +5,8 @@ use std::arch::x86_64::{
     _mm512_cvtepu8_epi16, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_madd_epi16,
     _mm512_maddubs_epi16, _mm512_or_si512, _mm512_permutex2var_epi32, _mm512_set1_epi8,
     _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32,
-    _mm512_setzero_si512, _mm512_slli_epi16, _mm512_srli_epi16, _mm512_storeu_si512,
+    _mm512_setzero_si512, _mm512_slli_epi16, _mm512_srli_epi16, _mm512_srli_epi32,
+    _mm512_storeu_si512, _mm512_xor_si512,
 };
 
 use crate::{
@@ -52,6 +53,12 @@ macro_rules! vector {
             }
 
             #[inline(always)]
+            fn flip(self, bytes: __m512i, mask: u8) -> __m512i {
+                // SAFETY: `self` proves AVX-512.
+                unsafe { _mm512_xor_si512(bytes, _mm512_set1_epi8(mask.cast_signed())) }
+            }
+
+            #[inline(always)]
             fn or(self, a: __m512i, b: __m512i) -> __m512i {
                 // SAFETY: `self` proves AVX-512.
                 unsafe { _mm512_or_si512(a, b) }
@@ -79,6 +86,20 @@ macro_rules! vector {
             fn add(self, a: __m512i, b: __m512i) -> __m512i {
                 // SAFETY: `self` proves AVX-512.
                 unsafe { _mm512_add_epi32(a, b) }
+            }
+
+            #[inline(always)]
+            fn lane_bytes(self, bytes: __m512i, t: u32) -> __m512i {
+                // SAFETY: `self` proves AVX-512.
+                unsafe {
+                    let moved = match t {
+                        0 => bytes,
+                        1 => _mm512_srli_epi32::<8>(bytes),
+                        2 => _mm512_srli_epi32::<16>(bytes),
+                        _ => _mm512_srli_epi32::<24>(bytes),
+                    };
+                    _mm512_and_si512(moved, _mm512_set1_epi32(0xff))
+                }
             }
 
             #[inline(always)]

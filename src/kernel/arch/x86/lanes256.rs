@@ -99,6 +99,32 @@ macro_rules! lanes {
                     _mm256_storeu_ps(sums.as_mut_ptr(), sum);
                 }
             }
+
+            #[inline(always)]
+            fn store_scaled(self, to: &mut [f32], lanes: __m256i, scale: __m256) {
+                let to = &mut to[..8];
+                // SAFETY: `self` proves AVX2; the slice has the 32 bytes that are written.
+                unsafe {
+                    let product = _mm256_mul_ps(_mm256_cvtepi32_ps(lanes), scale);
+                    _mm256_storeu_ps(to.as_mut_ptr(), product);
+                }
+            }
+
+            #[inline(always)]
+            fn store_scaled_from(
+                self,
+                to: &mut [f32],
+                lanes: __m256i,
+                zero: __m256,
+                scale: __m256,
+            ) {
+                let to = &mut to[..8];
+                // SAFETY: `self` proves AVX2; the slice has the 32 bytes that are written.
+                unsafe {
+                    let codes = _mm256_sub_ps(_mm256_cvtepi32_ps(lanes), zero);
+                    _mm256_storeu_ps(to.as_mut_ptr(), _mm256_mul_ps(codes, scale));
+                }
+            }
         }
     };
 }

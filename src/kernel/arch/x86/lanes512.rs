@@ -99,6 +99,32 @@ macro_rules! lanes {
                     _mm512_storeu_ps(sums.as_mut_ptr(), sum);
                 }
             }
+
+            #[inline(always)]
+            fn store_scaled(self, to: &mut [f32], lanes: __m512i, scale: __m512) {
+                let to = &mut to[..16];
+                // SAFETY: `self` proves AVX-512; the slice has the 64 bytes that are written.
+                unsafe {
+                    let product = _mm512_mul_ps(_mm512_cvtepi32_ps(lanes), scale);
+                    _mm512_storeu_ps(to.as_mut_ptr(), product);
+                }
+            }
+
+            #[inline(always)]
+            fn store_scaled_from(
+                self,
+                to: &mut [f32],
+                lanes: __m512i,
+                zero: __m512,
+                scale: __m512,
+            ) {
+                let to = &mut to[..16];
+                // SAFETY: `self` proves AVX-512; the slice has the 64 bytes that are written.
+                unsafe {
+                    let codes = _mm512_sub_ps(_mm512_cvtepi32_ps(lanes), zero);
+                    _mm512_storeu_ps(to.as_mut_ptr(), _mm512_mul_ps(codes, scale));
+                }
+            }
         }
     };
 }
