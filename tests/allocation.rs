@@ -10,7 +10,8 @@ use std::{
 
 use half::{bf16, f16};
 use lowbit::{
-    Affine, Code, Element, Granularity, Scheme, dequantize_into, fake_quantize_into, quantize_into,
+    Activations, Affine, Code, Element, Granularity, Isa, PackedLinear, QTensor, Requantization,
+    Scheme, Workspace, dequantize_into, fake_quantize_into, quantize_into,
 };
 use ndarray::{Array2, ArrayRef, Dimension, s};
 
@@ -133,6 +134,50 @@ fn writing_into_arrays_that_are_there_asks_for_no_memory() {
     check_every_layout::<f64>();
     check_every_layout::<f16>();
     check_every_layout::<bf16>();
+}
+
+#[test]
+fn products_with_a_workspace_ask_for_memory_once() {
+    let weights: Array2<f32> = wave(40, 1_100);
+    for bits in [4, 8] {
+        let scheme = Scheme::int(bits).per_axis(0).build().unwrap();
+        let tensor = QTensor::quantize(&weights, &Affine::of(&scheme, &weights).unwrap()).unwrap();
+        for &isa in Isa::available() {
+            let weight_only = PackedLinear::pack_for(isa, &tensor, None).unwrap();
+            let weight_only = weight_only.with_threads(1);
+            let dynamic = Scheme::int(8).asymmetric().per_row().build().unwrap();
+            let dynamic = weight_only
+                .clone()
+                .with_activations(Activations::Dynamic(dynamic))
+                .unwrap();
+            let codes = Scheme::int(8).unsigned().asymmetric().build().unwrap();
+            let fixed = Affine::per_tensor(codes, 0.01, 100.0).unwrap();
+            let stage = Requantization::fixed_point(fixed.clone()).unwrap();
+            let fixed = weight_only
+                .clone()
+                .with_activations(Activations::Static(fixed))
+                .unwrap();
+            let x: Array2<f32> = wave(30, 1_100);
+            let half: Array2<f16> = wave(30, 1_100);
+            let mut out = Array2::<f32>::zeros((30, 40));
+            let mut small = Array2::<f16>::default((30, 40));
+            let mut codes = Array2::<u8>::zeros((30, 40));
+            let mut workspace = Workspace::new();
+            let mut all = || {
+                for layer in [&weight_only, &dynamic, &fixed] {
+                    layer.forward_into(&x, &mut out, &mut workspace).unwrap();
+                    layer
+                        .forward_into(&half, &mut small, &mut workspace)
+                        .unwrap();
+                }
+                fixed
+                    .forward_requantized_into(&x, &stage, &mut codes, &mut workspace)
+                    .unwrap();
+            };
+            assert!(requests_of(&mut all) > 0);
+            assert_eq!(requests_of(&mut all), 0, "{isa}, {bits} bits");
+        }
+    }
 }
 
 #[test]

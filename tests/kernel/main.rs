@@ -12,5 +12,7 @@ mod float;
 mod hostile;
 mod integer;
 mod reference;
+mod stretches;
 mod support;
 mod threads;
+mod workspace;
