@@ -22,6 +22,7 @@ pub mod observe;
 mod parallel;
 pub mod ptq;
 pub mod qat;
+mod random;
 mod scheme;
 mod simd;
 mod tensor;

@@ -42,7 +42,6 @@ mod hqq;
 mod layer_inputs;
 mod norm;
 mod quant_ease;
-mod random;
 mod round_to_nearest;
 mod rounding;
 mod search;

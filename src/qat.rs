@@ -1,38 +1,78 @@
 //! Quantization-aware training: fake quantization in the forward pass, an estimator of its
 //! derivative in the backward pass.
 //!
-//! Three kinds of [`FakeQuant`], by where the parameters come from: learned
-//! ([`AffineFakeQuant`]), from what an observer saw ([`ObservedFakeQuant`]), or from each input
-//! itself ([`DynamicFakeQuant`]). Each takes any [`StraightThroughEstimator`].
+//! Kinds of [`FakeQuant`], by where the parameters come from: learned, scale by scale
+//! ([`AffineFakeQuant`]) or as what a [`Parametrization`] says ([`LearnedFakeQuant`]); from what an
+//! observer saw ([`ObservedFakeQuant`]); or from each input itself ([`DynamicFakeQuant`]). Each takes
+//! any [`StraightThroughEstimator`]. The methods of papers, as parts of these:
+//!
+//! | method | parameters | estimator |
+//! |---|---|---|
+//! | LSQ | [`StepSize`] | [`Lsq`] |
+//! | LSQ+ | [`StepAndOffset`] | [`Lsq`] |
+//! | learned ranges | [`Ends`] | [`Clipped`] |
+//! | PACT | [`Threshold`] | [`Pact`] |
+//! | DoReFa | fixed; weights through tanh, [`Dorefa`] | [`Plain`], [`Pact`] |
+//! | EWGS | any | [`Ewgs`], with [`hutchinson_trace`] |
+//! | QuEST | of each input, [`GaussianRange`] | [`TrustMask`] |
+//! | ParetoQ, 1 to 2 bits | [`Threshold`] | [`StretchedElastic`] |
+//! | BitNet b1.58 | of each input, [`BitNet`] | [`Plain`] |
+//! | BinaryRelax, PARQ | any; weights are moved between steps, [`Proximal`] | any |
 
 mod affine;
 mod backward;
+mod bit_net;
 mod clipped;
+mod dorefa;
 mod dynamic;
 mod estimator;
+mod ewgs;
+mod hutchinson;
+mod learned;
 mod lsq;
 mod observed;
+mod pact;
+mod parametrization;
 mod plain;
 mod point;
+mod proximal;
 mod segment;
+mod stretched_elastic;
 mod sums;
 mod torch_learnable;
+mod trust_mask;
 
 pub use affine::AffineFakeQuant;
+pub use bit_net::{BitNet, MeanMagnitude};
 pub use clipped::Clipped;
+pub use dorefa::Dorefa;
 pub use dynamic::DynamicFakeQuant;
 pub use estimator::{Partials, Point, StraightThroughEstimator};
+pub use ewgs::Ewgs;
+pub use hutchinson::hutchinson_trace;
+pub use learned::LearnedFakeQuant;
 pub use lsq::Lsq;
 pub use observed::ObservedFakeQuant;
+pub use pact::Pact;
+pub use parametrization::{
+    Ends, FixedParameters, Parametrization, StepAndOffset, StepSize, Threshold,
+};
 pub use plain::Plain;
+pub use proximal::{Proximal, ProximalMap};
 pub use segment::Segment;
+pub use stretched_elastic::{ElasticBits, StretchedElastic};
 pub use torch_learnable::TorchLearnable;
+pub use trust_mask::{GaussianRange, TrustMask};
 
 use std::fmt::Debug;
 
 use ndarray::{Array, ArrayRef, ArrayViewD, Dimension, IxDyn};
 
-use crate::{affine::same_shape, error::Result, tensor::QTensor};
+use crate::{
+    affine::{Affine, same_shape},
+    error::{Error, Result},
+    tensor::QTensor,
+};
 
 /// The gradients of a loss with respect to what went into a fake quantization.
 ///
@@ -107,13 +147,13 @@ pub trait FakeQuant: Debug + Send + Sync {
     /// infinities saturate.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the input has other parameters.
+    /// [`Error::ShapeMismatch`] if the input has other parameters.
     fn forward_view(&self, input: ArrayViewD<'_, f32>) -> Result<Array<f32, IxDyn>>;
 
     /// The gradients, from the input of the forward pass and the gradient of its output.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the two differ in shape or have
+    /// [`Error::ShapeMismatch`] if the two differ in shape or have
     /// other parameters.
     fn backward_view(
         &self,
@@ -124,9 +164,126 @@ pub trait FakeQuant: Debug + Send + Sync {
     /// The quantized tensor that training computed with.
     ///
     /// # Errors
-    /// [`Error::NonFinite`](crate::Error::NonFinite) for a NaN;
-    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the input has other parameters.
+    /// [`Error::NonFinite`] for a NaN;
+    /// [`Error::ShapeMismatch`] if the input has other parameters.
     fn convert_view(&self, input: ArrayViewD<'_, f32>) -> Result<QTensor>;
+
+    /// The scales and zero points that the passes compute with for this input.
+    ///
+    /// # Errors
+    /// Those of [`convert_view`](Self::convert_view).
+    fn affine_view(&self, input: ArrayViewD<'_, f32>) -> Result<Affine> {
+        Ok(self.convert_view(input)?.affine())
+    }
+
+    /// The numbers that an optimizer learns, in the form it steps them; none where nothing is
+    /// learned. They are all the state that training changes, apart from observers.
+    fn parameters(&self) -> Vec<f32> {
+        vec![]
+    }
+
+    /// The gradients of [`parameters`](Self::parameters), in their order, from those that a backward
+    /// pass gave for scales and zero points.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] for other numbers of gradients.
+    fn parameter_gradients(&self, _scale: &[f32], _zero_point: &[f32]) -> Result<Vec<f32>> {
+        Ok(vec![])
+    }
+
+    /// Sets [`parameters`](Self::parameters), brought back to where scales are positive.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] for another number of them;
+    /// [`Error::NonFinite`], [`Error::InvalidScale`] or [`Error::InvalidZeroPoint`] for one that is
+    /// not finite. The parameters are then as before.
+    fn set_parameters(&mut self, parameters: &[f32]) -> Result<()> {
+        same_shape("learned parameters", &[0], &[parameters.len()])
+    }
+
+    /// Switches fake quantization on or off: off, the forward pass returns its input and the
+    /// backward pass the gradient.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it has no switch, and shall be off.
+    fn switch(&mut self, enabled: bool) -> Result<()> {
+        if enabled {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            operation: "switching fake quantization off",
+            expected: "a fake-quant with a switch",
+            got: format!("{self:?}"),
+        })
+    }
+
+    /// Freezes the range that observing chooses, or lets it move again; without effect where nothing
+    /// is observed.
+    fn freeze(&mut self, _frozen: bool) {}
+
+    /// Goes on from other parameters, under their scheme: how bits are annealed.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the scheme is given once and for all;
+    /// [`Error::ShapeMismatch`] or [`Error::Mismatch`] for parameters
+    /// of another granularity.
+    fn restart(&mut self, _affine: &Affine) -> Result<()> {
+        Err(Error::Unsupported {
+            operation: "fake quantization under another scheme",
+            expected: "a fake-quant whose scheme may change",
+            got: format!("{self:?}"),
+        })
+    }
+}
+
+impl<F: FakeQuant + ?Sized> FakeQuant for Box<F> {
+    fn observe_view(&mut self, input: ArrayViewD<'_, f32>) -> Result<()> {
+        (**self).observe_view(input)
+    }
+
+    fn forward_view(&self, input: ArrayViewD<'_, f32>) -> Result<Array<f32, IxDyn>> {
+        (**self).forward_view(input)
+    }
+
+    fn backward_view(
+        &self,
+        input: ArrayViewD<'_, f32>,
+        gradient: ArrayViewD<'_, f32>,
+    ) -> Result<Gradients> {
+        (**self).backward_view(input, gradient)
+    }
+
+    fn convert_view(&self, input: ArrayViewD<'_, f32>) -> Result<QTensor> {
+        (**self).convert_view(input)
+    }
+
+    fn affine_view(&self, input: ArrayViewD<'_, f32>) -> Result<Affine> {
+        (**self).affine_view(input)
+    }
+
+    fn parameters(&self) -> Vec<f32> {
+        (**self).parameters()
+    }
+
+    fn parameter_gradients(&self, scale: &[f32], zero_point: &[f32]) -> Result<Vec<f32>> {
+        (**self).parameter_gradients(scale, zero_point)
+    }
+
+    fn set_parameters(&mut self, parameters: &[f32]) -> Result<()> {
+        (**self).set_parameters(parameters)
+    }
+
+    fn switch(&mut self, enabled: bool) -> Result<()> {
+        (**self).switch(enabled)
+    }
+
+    fn freeze(&mut self, frozen: bool) {
+        (**self).freeze(frozen);
+    }
+
+    fn restart(&mut self, affine: &Affine) -> Result<()> {
+        (**self).restart(affine)
+    }
 }
 
 /// The calls of a [`FakeQuant`] on arrays of any dimension and layout.

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The least scale that [`AffineFakeQuant::set_scale`] sets, 2⁻²³, as torch has it.
-const LEAST_SCALE: f32 = f32::EPSILON;
+pub(super) const LEAST_SCALE: f32 = f32::EPSILON;
 
 /// Fake quantization with scales and zero points that an optimizer may learn.
 ///
@@ -170,6 +170,13 @@ impl<E: StraightThroughEstimator> AffineFakeQuant<E> {
         Ok(())
     }
 
+    /// Other parameters, of any scheme, which latent ones start from anew.
+    pub(super) fn set_affine(&mut self, affine: Affine) {
+        self.scale = affine.scale().to_vec();
+        self.zero_point = affine.zero_point().to_vec();
+        self.affine = affine;
+    }
+
     /// Whether it fake-quantizes.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
@@ -305,11 +312,67 @@ impl<E: StraightThroughEstimator> FakeQuant for AffineFakeQuant<E> {
     fn convert_view(&self, input: ArrayViewD<'_, f32>) -> Result<QTensor> {
         QTensor::quantize(&input, &self.affine)
     }
+
+    fn affine_view(&self, input: ArrayViewD<'_, f32>) -> Result<Affine> {
+        self.affine.groups(input.shape())?;
+        Ok(self.affine.clone())
+    }
+
+    fn switch(&mut self, enabled: bool) -> Result<()> {
+        self.enabled = enabled;
+        Ok(())
+    }
+
+    fn restart(&mut self, affine: &Affine) -> Result<()> {
+        same_shape("parameters", self.affine.shape(), affine.shape())?;
+        self.set_affine(affine.clone());
+        Ok(())
+    }
+
+    /// The latent scales, then the latent zero points unless the scheme is symmetric.
+    fn parameters(&self) -> Vec<f32> {
+        let mut parameters = self.scale.clone();
+        if !self.affine.scheme().mapping().is_symmetric() {
+            parameters.extend(&self.zero_point);
+        }
+        parameters
+    }
+
+    fn parameter_gradients(&self, scale: &[f32], zero_point: &[f32]) -> Result<Vec<f32>> {
+        let groups = self.scale.len();
+        same_shape("gradients of scales", &[groups], &[scale.len()])?;
+        same_shape("gradients of zero points", &[groups], &[zero_point.len()])?;
+        let mut gradients = scale.to_vec();
+        if !self.affine.scheme().mapping().is_symmetric() {
+            gradients.extend(zero_point);
+        }
+        Ok(gradients)
+    }
+
+    fn set_parameters(&mut self, parameters: &[f32]) -> Result<()> {
+        let learned = if self.affine.scheme().mapping().is_symmetric() {
+            1
+        } else {
+            2
+        };
+        let count = learned * self.scale.len();
+        same_shape("learned parameters", &[count], &[parameters.len()])?;
+        let (scale, zero_point) = parameters.split_at(self.scale.len());
+        let before = self.scale.clone();
+        self.set_scale(scale)?;
+        if learned == 2
+            && let Err(error) = self.set_zero_point(zero_point)
+        {
+            self.set_scale(&before)?;
+            return Err(error);
+        }
+        Ok(())
+    }
 }
 
 /// The zero point that a latent one stands for; the one of symmetric schemes is checked elsewhere.
 #[expect(clippy::cast_precision_loss, reason = "codes have at most 16 bits")]
-fn effective_zero(scheme: &Scheme, latent: f32) -> f32 {
+pub(super) fn effective_zero(scheme: &Scheme, latent: f32) -> f32 {
     match scheme.mapping() {
         Mapping::Asymmetric => latent
             .round_ties_even()

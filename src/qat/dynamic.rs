@@ -1,5 +1,7 @@
 //! Fake quantization with the range of each input.
 
+use std::sync::Arc;
+
 use ndarray::{ArrayD, ArrayViewD};
 
 use super::{
@@ -8,13 +10,14 @@ use super::{
 };
 use crate::{
     affine::{Affine, Ranges, fake_quantize, same_shape},
+    calibrate::{Calibrator, ranges_of},
     error::Result,
     scheme::Scheme,
     tensor::QTensor,
 };
 
-/// Fake quantization with parameters from the least and greatest element of each input, group by
-/// group: dynamic activations "per token" with [`Granularity::PerRow`](crate::Granularity::PerRow),
+/// Fake quantization with parameters from each input itself, group by group, its least and greatest
+/// element unless a calibrator chooses otherwise: dynamic activations "per token" with [`Granularity::PerRow`](crate::Granularity::PerRow),
 /// but any granularity serves.
 ///
 /// Nothing is learned: the gradients of scales and zero points are empty, and that of the input
@@ -40,6 +43,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct DynamicFakeQuant<E> {
     scheme: Scheme,
+    /// Chooses the range of each group; the full one without.
+    calibrator: Option<Arc<dyn Calibrator>>,
     estimator: E,
     enabled: bool,
 }
@@ -50,9 +55,29 @@ impl<E: StraightThroughEstimator> DynamicFakeQuant<E> {
     pub fn new(scheme: Scheme, estimator: E) -> Self {
         Self {
             scheme,
+            calibrator: None,
             estimator,
             enabled: true,
         }
+    }
+
+    /// With ranges that a calibrator chooses from the elements of each group.
+    ///
+    /// ```
+    /// # use lowbit::{FakeQuantExt, Scheme, calibrate::MeanSquaredError};
+    /// # use lowbit::qat::{Clipped, DynamicFakeQuant};
+    /// # use ndarray::Array1;
+    /// let weights = Array1::from_iter((0..100).map(|i| ((i * i % 97) as f32 / 50.0 - 1.0).powi(3)));
+    /// let full = DynamicFakeQuant::new(Scheme::int(2).build()?, Clipped);
+    /// let clipped = full.clone().with_calibrator(MeanSquaredError::default());
+    /// let error = |y: Array1<f32>| (&y - &weights).mapv(|e| e * e).sum();
+    /// assert!(error(clipped.forward(&weights)?) < error(full.forward(&weights)?));
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_calibrator(mut self, calibrator: impl Calibrator + 'static) -> Self {
+        self.calibrator = Some(Arc::new(calibrator));
+        self
     }
 
     /// The scheme.
@@ -84,7 +109,11 @@ impl<E: StraightThroughEstimator> DynamicFakeQuant<E> {
     }
 
     fn affine(&self, input: &ArrayViewD<'_, f32>) -> Result<Affine> {
-        Affine::from_ranges(&self.scheme, &Ranges::of(input, self.scheme.granularity())?)
+        let ranges = match &self.calibrator {
+            None => Ranges::of(input, self.scheme.granularity())?,
+            Some(calibrator) => ranges_of(&**calibrator, input, &self.scheme, None)?,
+        };
+        Affine::from_ranges(&self.scheme, &ranges)
     }
 }
 
@@ -110,6 +139,21 @@ impl<E: StraightThroughEstimator> FakeQuant for DynamicFakeQuant<E> {
 
     fn convert_view(&self, input: ArrayViewD<'_, f32>) -> Result<QTensor> {
         QTensor::quantize(&input, &self.affine(&input)?)
+    }
+
+    fn affine_view(&self, input: ArrayViewD<'_, f32>) -> Result<Affine> {
+        self.affine(&input)
+    }
+
+    fn switch(&mut self, enabled: bool) -> Result<()> {
+        self.enabled = enabled;
+        Ok(())
+    }
+
+    /// Under the scheme of these parameters; the parameters themselves come from each input.
+    fn restart(&mut self, affine: &Affine) -> Result<()> {
+        self.scheme = *affine.scheme();
+        Ok(())
     }
 }
 

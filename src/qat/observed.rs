@@ -233,4 +233,33 @@ impl<E: StraightThroughEstimator> FakeQuant for ObservedFakeQuant<E> {
     fn convert_view(&self, input: ArrayViewD<'_, f32>) -> Result<QTensor> {
         QTensor::quantize(&input, self.chosen()?)
     }
+
+    fn affine_view(&self, input: ArrayViewD<'_, f32>) -> Result<Affine> {
+        let affine = self.chosen()?;
+        affine.groups(input.shape())?;
+        Ok(affine.clone())
+    }
+
+    fn switch(&mut self, enabled: bool) -> Result<()> {
+        self.fake_quantizing = enabled;
+        Ok(())
+    }
+
+    fn freeze(&mut self, frozen: bool) {
+        self.observing = !frozen;
+    }
+
+    /// Under the scheme of these parameters, which a next batch replaces unless the range is frozen.
+    fn restart(&mut self, affine: &Affine) -> Result<()> {
+        if affine.scheme().granularity() != self.scheme.granularity() {
+            return Err(Error::Mismatch {
+                what: "granularity",
+                expected: self.scheme.granularity().to_string(),
+                got: affine.scheme().granularity().to_string(),
+            });
+        }
+        self.scheme = *affine.scheme();
+        self.affine = Some(affine.clone());
+        Ok(())
+    }
 }

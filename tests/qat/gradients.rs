@@ -9,22 +9,7 @@ use lowbit::{
 };
 use ndarray::{Array2, ArrayD, IxDyn};
 
-/// Numbers that look random, the same ones each time, in −1 to 1.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> f32 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
-    }
-
-    fn array(&mut self, size: f32) -> Array2<f32> {
-        Array2::from_shape_simple_fn((5, 10), || size * self.next())
-    }
-}
+use super::support::{Noise, granularities};
 
 fn schemes() -> Vec<Scheme> {
     [
@@ -40,22 +25,6 @@ fn schemes() -> Vec<Scheme> {
     ]
     .map(|scheme| scheme.build().unwrap())
     .to_vec()
-}
-
-/// For arrays of 5 × 10, ragged groups and blocks among them.
-fn granularities() -> [Granularity; 7] {
-    [
-        Granularity::PerTensor,
-        Granularity::PerAxis(0),
-        Granularity::PerAxis(1),
-        Granularity::PerGroup(4),
-        Granularity::PerGroupAlong { axis: 0, size: 2 },
-        Granularity::PerBlock {
-            rows: 2,
-            columns: 3,
-        },
-        Granularity::PerRow,
-    ]
 }
 
 /// Parameters that differ from group to group; codes reach to about ±1 for 8 bits and 0.3 for few.

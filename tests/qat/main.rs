@@ -5,9 +5,12 @@
     reason = "helpers of tests, with small numbers"
 )]
 
+mod estimators;
 mod gradients;
 mod hostile;
 mod laws;
+mod learned;
 mod parameters;
+mod proximal;
 mod support;
 mod threads;

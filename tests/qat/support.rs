@@ -177,3 +177,36 @@ pub(super) fn learned<E: StraightThroughEstimator>(
 pub(super) fn bits<'a>(values: impl IntoIterator<Item = &'a f32>) -> Vec<u32> {
     values.into_iter().map(|value| value.to_bits()).collect()
 }
+
+/// Numbers that look random, the same ones each time, in −1 to 1.
+pub(super) struct Noise(pub(super) u64);
+
+impl Noise {
+    pub(super) fn next(&mut self) -> f32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+    }
+
+    pub(super) fn array(&mut self, size: f32) -> Array2<f32> {
+        Array2::from_shape_simple_fn((5, 10), || size * self.next())
+    }
+}
+
+/// For arrays of 5 × 10, ragged groups and blocks among them.
+pub(super) fn granularities() -> [Granularity; 7] {
+    [
+        Granularity::PerTensor,
+        Granularity::PerAxis(0),
+        Granularity::PerAxis(1),
+        Granularity::PerGroup(4),
+        Granularity::PerGroupAlong { axis: 0, size: 2 },
+        Granularity::PerBlock {
+            rows: 2,
+            columns: 3,
+        },
+        Granularity::PerRow,
+    ]
+}

@@ -6,7 +6,7 @@ use super::{Hadamard, Side, Transform};
 use crate::{
     element::Real,
     error::{Error, Result},
-    ptq::random::Random,
+    random::Random,
 };
 
 /// An orthogonal map of the channels: random signs, then a Hadamard transform, of all channels or
