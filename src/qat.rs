@@ -21,8 +21,10 @@
 
 mod affine;
 mod backward;
+mod batch_norm;
 mod bit_net;
 mod clipped;
+mod dampening;
 mod dorefa;
 mod dynamic;
 mod estimator;
@@ -31,20 +33,25 @@ mod hutchinson;
 mod learned;
 mod lsq;
 mod observed;
+mod oscillations;
 mod pact;
 mod parametrization;
 mod plain;
 mod point;
 mod proximal;
+mod schedule;
 mod segment;
+mod step_guard;
 mod stretched_elastic;
 mod sums;
 mod torch_learnable;
 mod trust_mask;
 
 pub use affine::AffineFakeQuant;
+pub use batch_norm::{BatchNormGradients, BatchNormTape, FoldedBatchNorm};
 pub use bit_net::{BitNet, MeanMagnitude};
 pub use clipped::Clipped;
+pub use dampening::dampening_loss;
 pub use dorefa::Dorefa;
 pub use dynamic::DynamicFakeQuant;
 pub use estimator::{Partials, Point, StraightThroughEstimator};
@@ -53,13 +60,16 @@ pub use hutchinson::hutchinson_trace;
 pub use learned::LearnedFakeQuant;
 pub use lsq::Lsq;
 pub use observed::ObservedFakeQuant;
+pub use oscillations::Oscillations;
 pub use pact::Pact;
 pub use parametrization::{
     Ends, FixedParameters, Parametrization, StepAndOffset, StepSize, Threshold,
 };
 pub use plain::Plain;
 pub use proximal::{Proximal, ProximalMap};
+pub use schedule::{ParameterRole, Schedule, Stage};
 pub use segment::Segment;
+pub use step_guard::StepGuard;
 pub use stretched_elastic::{ElasticBits, StretchedElastic};
 pub use torch_learnable::TorchLearnable;
 pub use trust_mask::{GaussianRange, TrustMask};

@@ -5,6 +5,7 @@
     reason = "helpers of tests, with small numbers"
 )]
 
+mod batch_norm;
 mod estimators;
 mod gradients;
 mod hostile;
@@ -12,5 +13,6 @@ mod laws;
 mod learned;
 mod parameters;
 mod proximal;
+mod stabilisers;
 mod support;
 mod threads;
