@@ -1,5 +1,5 @@
-//! What composes several parts: calibration sessions over a user's own model, and models quantized
-//! block by block by a recipe.
+//! What composes several parts: calibration sessions over a user's own model, models quantized block
+//! by block by a recipe, and layers prepared for training by the same recipe and converted afterwards.
 
 mod blocks;
 mod calibration;
@@ -10,6 +10,7 @@ mod layer_report;
 mod method;
 mod model;
 mod pipeline;
+mod qat;
 mod recipe;
 mod report;
 mod statistics;
@@ -21,6 +22,9 @@ pub use layer_report::{LayerReport, ModelReport};
 pub use method::{FloatLayer, LayerMethod};
 pub use model::{ModelQuantization, Progress};
 pub use pipeline::{Pipeline, Preparation, RangeChoice, Refinement, Rounding};
+pub use qat::{
+    FloatWeights, QatLayer, QatLayerState, QatModel, QatPreparation, QatSeed, QatStart, QatState,
+};
 pub use recipe::{Plan, Recipe, Treatment};
 pub use report::SiteReport;
 pub use statistics::InputStatistics;

@@ -1,11 +1,11 @@
 //! What calibration gathers of inputs that layers share.
 
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis, CowArray};
+use ndarray::{Array2, ArrayRef2, ArrayView1, ArrayView2, Axis, CowArray};
 
 use super::blocks::Taps;
 use crate::{
     affine::{Affine, same_shape},
-    calibrate::{FullRange, ranges},
+    calibrate::{Calibrator, FullRange, MeanSquaredError, ranges},
     error::{Error, Result},
     kernel::Activations,
     observe::{Hessian, HistogramObserver, InputDeviation, ObserverExt},
@@ -40,6 +40,39 @@ impl InputStatistics {
             residual: None,
             histogram: histogram.then(|| HistogramObserver::new(Granularity::PerTensor)),
         })
+    }
+
+    /// Nothing seen yet of inputs `[tokens, in]` of a layer in one's own hands, to be shown to
+    /// [`take`](Self::take).
+    ///
+    /// # Errors
+    /// Those of [`Hessian::new`].
+    ///
+    /// ```
+    /// use lowbit::flow::InputStatistics;
+    /// let mut inputs = InputStatistics::of_columns(3)?;
+    /// inputs.take(&ndarray::array![[1.0_f32, 0.0, 2.0]])?;
+    /// assert_eq!(inputs.hessian().columns(), 3);
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
+    pub fn of_columns(columns: usize) -> Result<Self> {
+        Self::new(columns, false, true)
+    }
+
+    /// Takes inputs `[tokens, in]` into account.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] for other columns; [`Error::NonFinite`] for inputs that are not
+    /// finite.
+    pub fn take(&mut self, inputs: &ArrayRef2<f32>) -> Result<()> {
+        match &mut self.moments {
+            Moments::Inputs(hessian) => hessian.observe(inputs)?,
+            Moments::Both(deviation) => deviation.observe(inputs, inputs)?,
+        }
+        if let Some(histogram) = &mut self.histogram {
+            histogram.observe(inputs)?;
+        }
+        Ok(())
     }
 
     /// Takes a sample into account: what the quantized model shows and, if it runs, the float one.
@@ -123,14 +156,22 @@ impl InputStatistics {
         if scheme.granularity() == Granularity::PerRow {
             return Ok(Activations::Dynamic(*scheme));
         }
+        Ok(Activations::Static(self.ranged(scheme, &FullRange)?))
+    }
+
+    /// What training of static activations starts from: the range of least squared error.
+    pub(super) fn start(&self, scheme: &Scheme) -> Result<Affine> {
+        self.ranged(scheme, &MeanSquaredError::default())
+    }
+
+    fn ranged(&self, scheme: &Scheme, calibrator: &dyn Calibrator) -> Result<Affine> {
         let Some(histogram) = &self.histogram else {
             return Err(Error::MissingStatistic {
                 expected: "a histogram of the inputs",
                 observer: "the Hessian alone",
             });
         };
-        let ranges = ranges(&FullRange, histogram, scheme)?;
-        Ok(Activations::Static(Affine::from_ranges(scheme, &ranges)?))
+        Affine::from_ranges(scheme, &ranges(calibrator, histogram, scheme)?)
     }
 }
 

@@ -56,6 +56,22 @@ impl SchemeBuilder {
         self
     }
 
+    /// Other bits, 1 to 8 or 16. No effect on small floats.
+    ///
+    /// ```
+    /// use lowbit::{Scheme, SchemeBuilder};
+    /// let scheme = Scheme::int(3).narrow_range().per_group(32).build()?;
+    /// let wider = SchemeBuilder::from(scheme).bits(8).build()?;
+    /// assert_eq!((wider.quant_min(), wider.quant_max()), (-127, 127));
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
+    pub fn bits(mut self, bits: u32) -> Self {
+        if let Draft::Int { bits: old, .. } = &mut self.format {
+            *old = bits;
+        }
+        self
+    }
+
     /// Codes from `−2^(b−1)`: the default. Small floats are always signed.
     pub fn signed(self) -> Self {
         self.integer(|signed, _| *signed = true)

@@ -6,6 +6,7 @@
 )]
 
 mod hostile;
+mod qat;
 mod reports;
 mod sessions;
 mod sites;
