@@ -12,7 +12,7 @@
 //! | LSQ+ | [`StepAndOffset`] | [`Lsq`] |
 //! | learned ranges | [`Ends`] | [`Clipped`] |
 //! | PACT | [`Threshold`] | [`Pact`] |
-//! | DoReFa | fixed; weights through tanh, [`Dorefa`] | [`Plain`], [`Pact`] |
+//! | DoReFa | fixed; weights through tanh, [`Dorefa`] | the identity; [`Pact`] for activations |
 //! | EWGS | any | [`Ewgs`], with [`hutchinson_trace`] |
 //! | QuEST | of each input, [`GaussianRange`] | [`TrustMask`] |
 //! | ParetoQ, 1 to 2 bits | [`Threshold`] | [`StretchedElastic`] |

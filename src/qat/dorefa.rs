@@ -1,11 +1,8 @@
 //! Weights through tanh onto a fixed grid, and activations between 0 and 1.
 
-use ndarray::{Array, ArrayD, ArrayViewD};
+use ndarray::{Array, ArrayD, ArrayRef, ArrayViewD, Dimension};
 
-use super::{
-    FakeQuant, FixedParameters, Gradients, LearnedFakeQuant, Pact, Plain,
-    backward::{Wanted, backward},
-};
+use super::{FakeQuant, FixedParameters, Gradients, LearnedFakeQuant, Pact, dynamic::passed};
 use crate::{
     affine::{Affine, fake_quantize, same_shape},
     error::{Error, Result},
@@ -22,7 +19,8 @@ use crate::{
 /// the tanh, and through the greatest magnitude to the element that has it.
 ///
 /// The maximum is that of each group of the granularity, of the whole tensor in the paper. The
-/// converted tensor holds the levels, from −1 to 1, not weights near `w`.
+/// levels go from −1 to 1, whatever the size of the weights: in the paper a batch norm follows, which
+/// takes any factor. Without one, [`fitted`](Self::fitted) keeps the levels near the weights.
 ///
 /// ```
 /// use lowbit::{FakeQuantExt, Granularity, qat::Dorefa};
@@ -41,6 +39,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Dorefa {
     scheme: Scheme,
+    /// What the levels of each group are multiplied by; 1 without.
+    gains: Option<Vec<f32>>,
     enabled: bool,
 }
 
@@ -55,8 +55,58 @@ impl Dorefa {
         let scheme = Scheme::int(bits).unsigned().asymmetric_float();
         Ok(Self {
             scheme: scheme.granularity(granularity).build()?,
+            gains: None,
             enabled: true,
         })
+    }
+
+    /// [`new`](Self::new) with the levels of each group multiplied by what brings them nearest to
+    /// these weights, in squared error, once and for all. (Not in the paper.)
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new); [`Error::NonFinite`] for weights that are not finite.
+    ///
+    /// ```
+    /// # use lowbit::{FakeQuantExt, Granularity, qat::Dorefa};
+    /// # use ndarray::array;
+    /// let weights = array![0.2_f32, -0.2, 0.07, -0.07];
+    /// let near = Dorefa::fitted(2, &weights, Granularity::PerTensor)?.forward(&weights)?;
+    /// assert!((&near - &weights).iter().all(|error| error.abs() < 0.01));
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
+    pub fn fitted<D: Dimension>(
+        bits: u32,
+        weights: &ArrayRef<f32, D>,
+        granularity: Granularity,
+    ) -> Result<Self> {
+        let mut fake = Self::new(bits, granularity)?;
+        let weights = weights.view().into_dyn();
+        let groups = Groups::new(weights.shape(), granularity)?;
+        if let Some((index, &value)) = weights.iter().enumerate().find(|(_, w)| !w.is_finite()) {
+            return Err(Error::NonFinite {
+                what: "weights to fit the levels to",
+                expected: "finite numbers",
+                position: groups.position(index),
+                value: value.into(),
+            });
+        }
+        let levels = fake.forward_view(weights.view())?;
+        let mut sums = vec![[0.0_f64; 2]; groups.parameters()];
+        for (index, (&weight, &level)) in weights.iter().zip(&levels).enumerate() {
+            let [product, square] = &mut sums[groups.parameter_of(index)];
+            *product += f64::from(weight) * f64::from(level);
+            *square += f64::from(level) * f64::from(level);
+        }
+        let gains = sums.iter().map(|[product, square]| {
+            let gain = narrow(product / square);
+            if gain.is_normal() && gain > 0.0 {
+                gain
+            } else {
+                1.0
+            }
+        });
+        fake.gains = Some(gains.collect());
+        Ok(fake)
     }
 
     /// The activation quantizer, `quantize_k(clip(x, 0, 1))` (section 2.5): nothing is learned, and
@@ -71,12 +121,43 @@ impl Dorefa {
         LearnedFakeQuant::new(affine, FixedParameters, Pact)
     }
 
-    /// The grid of levels, the same for each group.
+    /// The grid of levels between −1 and 1, the same for each group.
     #[expect(clippy::cast_precision_loss, reason = "codes have at most 8 bits")]
     fn affine(&self, groups: &Groups) -> Result<Affine> {
         let (codes, count) = (self.scheme.quant_max() as f32, groups.parameters());
         let (scale, zero_point) = (vec![2.0 / codes; count], vec![codes / 2.0; count]);
         Affine::new(self.scheme, &groups.parameter_shape(), scale, zero_point)
+    }
+
+    /// The factor of the levels of each group.
+    fn gains(&self, groups: &Groups) -> Result<Vec<f32>> {
+        match &self.gains {
+            None => Ok(vec![1.0; groups.parameters()]),
+            Some(gains) => {
+                same_shape("gains", &[groups.parameters()], &[gains.len()])?;
+                Ok(gains.clone())
+            }
+        }
+    }
+
+    /// `gain · tanh(w) / max|tanh(w)|`, and the grid it is rounded on.
+    fn prepared(&self, weights: &ArrayViewD<'_, f32>) -> Result<(ArrayD<f32>, Affine)> {
+        let Normalized {
+            groups, mut values, ..
+        } = self.normalized(weights)?;
+        let affine = self.affine(&groups)?;
+        let gains = self.gains(&groups)?;
+        for (index, value) in values.iter_mut().enumerate() {
+            *value *= gains[groups.parameter_of(index)];
+        }
+        let scale = affine
+            .scale()
+            .iter()
+            .zip(&gains)
+            .map(|(scale, gain)| (scale * gain).clamp(f32::MIN_POSITIVE, f32::MAX));
+        let zero_point = affine.zero_point().to_vec();
+        let affine = Affine::new(self.scheme, affine.shape(), scale.collect(), zero_point)?;
+        Ok((values, affine))
     }
 
     /// `tanh(w) / max|tanh(w)|` with what it was made of.
@@ -128,8 +209,8 @@ impl FakeQuant for Dorefa {
         if !self.enabled {
             return Ok(input.to_owned());
         }
-        let normalized = self.normalized(&input)?;
-        fake_quantize(&normalized.values, &self.affine(&normalized.groups)?)
+        let (values, affine) = self.prepared(&input)?;
+        fake_quantize(&values, &affine)
     }
 
     fn backward_view(
@@ -139,15 +220,19 @@ impl FakeQuant for Dorefa {
     ) -> Result<Gradients> {
         same_shape("gradient", input.shape(), gradient.shape())?;
         if !self.enabled {
-            return super::dynamic::passed(&input, &gradient);
+            return passed(&input, &gradient);
         }
         let Normalized {
             groups,
             values,
             greatest,
         } = self.normalized(&input)?;
-        let affine = self.affine(&groups)?;
-        let mut gradients = backward(&values, &gradient, &affine, &Plain, Wanted::Input)?;
+        // Rounding is the identity, so that neither grid nor gain matters but as a factor.
+        let gains = self.gains(&groups)?;
+        let mut gradients = passed(&input, &gradient)?;
+        for (index, g) in gradients.input.iter_mut().enumerate() {
+            *g *= gains[groups.parameter_of(index)];
+        }
         // ∂L/∂max = −Σ g · t / max, with t the normalized value; in f64, in the order of elements.
         let mut to_max = vec![0.0_f64; groups.parameters()];
         for (index, (&g, &value)) in gradients.input.iter().zip(&values).enumerate() {
@@ -172,8 +257,8 @@ impl FakeQuant for Dorefa {
     }
 
     fn convert_view(&self, input: ArrayViewD<'_, f32>) -> Result<QTensor> {
-        let normalized = self.normalized(&input)?;
-        QTensor::quantize(&normalized.values, &self.affine(&normalized.groups)?)
+        let (values, affine) = self.prepared(&input)?;
+        QTensor::quantize(&values, &affine)
     }
 
     fn switch(&mut self, enabled: bool) -> Result<()> {

@@ -291,6 +291,19 @@ fn dorefa_is_the_formula_of_the_paper_and_its_gradient_the_finite_difference() {
         let fake = Dorefa::new(3, granularity).unwrap();
         let y = fake.forward(&w).unwrap();
         let gradients = fake.backward(&w, &g).unwrap().input;
+        // The fitted one is the same times a factor for each group.
+        let fitted = Dorefa::fitted(3, &w, granularity).unwrap();
+        let near = fitted.forward(&w).unwrap();
+        let steep = fitted.backward(&w, &g).unwrap().input;
+        let misfit = |y: &Array2<f32>| (y - &w).mapv(|e| e * e).sum();
+        assert!(misfit(&near) < misfit(&y));
+        assert_eq!(
+            fitted.convert(&w).unwrap().dequantize::<f32>(),
+            near.clone().into_dyn()
+        );
+        for (((near, y), steep), g) in near.iter().zip(&y).zip(&steep).zip(&gradients) {
+            assert!((near * g - y * steep).abs() < 1e-4);
+        }
         for members in members(granularity) {
             let at = |i: usize| [i / 10, i % 10];
             let values: Vec<f64> = members.iter().map(|&i| f64::from(w[at(i)])).collect();
@@ -323,6 +336,7 @@ fn dorefa_is_the_formula_of_the_paper_and_its_gradient_the_finite_difference() {
     );
     assert!(fake.forward(&array![f32::NAN, 1.0]).unwrap()[0].is_nan());
     assert!(fake.convert(&array![f32::NAN, 1.0]).is_err());
+    assert!(Dorefa::fitted(2, &array![f32::NAN], Granularity::PerTensor).is_err());
     assert!(Dorefa::new(1, Granularity::PerTensor).is_err());
     assert!(Dorefa::activations(9).is_err());
 }

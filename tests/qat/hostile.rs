@@ -1,8 +1,13 @@
 //! Numbers, shapes and layouts of every kind.
 
+use std::sync::Arc;
+
 use lowbit::{
     Affine, Error, FakeQuant, FakeQuantExt, Granularity, Scheme,
-    qat::{AffineFakeQuant, Clipped, DynamicFakeQuant, Lsq, ObservedFakeQuant, Plain},
+    qat::{
+        AffineFakeQuant, BitNet, Clipped, Dorefa, DynamicFakeQuant, Ends, Ewgs, LearnedFakeQuant,
+        Lsq, ObservedFakeQuant, Parametrization, Plain, StepAndOffset, StepSize, TrustMask,
+    },
 };
 use ndarray::{Array1, Array2, ArrayD, Axis, IxDyn, s};
 use proptest::prelude::*;
@@ -25,6 +30,22 @@ proptest! {
         ];
         if granularity == Granularity::PerTensor {
             fakes.push(Box::new(observed(scheme)));
+        }
+        fakes.push(Box::new(Dorefa::new(3, granularity).unwrap()));
+        fakes.push(Box::new(TrustMask::fake_quant(2, granularity).unwrap()));
+        fakes.push(Box::new(BitNet::weights(granularity).unwrap()));
+        let start = learned(scheme, &[3, 4], &[(0.1, 2.0)], Plain).affine().clone();
+        let parametrizations: [Arc<dyn Parametrization>; 3] =
+            [Arc::new(StepSize), Arc::new(StepAndOffset), Arc::new(Ends)];
+        for parametrization in parametrizations {
+            let ewgs = Ewgs::new(0.1).unwrap();
+            if let Ok(mut fake) = LearnedFakeQuant::new(start.clone(), parametrization, ewgs) {
+                let before = fake.affine().clone();
+                if fake.set_parameters(&scale).is_err() {
+                    prop_assert_eq!(fake.affine(), &before);
+                }
+                fakes.push(Box::new(fake));
+            }
         }
         let mut fake = learned(scheme, &[3, 4], &[(0.1, 2.0)], Plain);
         let before = fake.clone();
