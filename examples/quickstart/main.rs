@@ -11,7 +11,8 @@
 //! to `quickstart.svg`.
 //!
 //! This file is the tutorial: read it from top to bottom. `network.rs` is a float network whose
-//! layers know how to be fake quantized, `digits.rs` the data and the optimizer.
+//! layers know how to be fake quantized, `packed.rs` the same as integers, `digits.rs` the data and
+//! the optimizer.
 
 #![allow(
     unreachable_pub,
@@ -22,23 +23,27 @@
 
 mod digits;
 mod network;
+mod packed;
 mod picture;
+mod progress;
+mod spread;
 mod table;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use lowbit::{
-    Activations, Affine, PackedLinear, QTensor, Result, RoundToNearest, Scheme,
+    Result, RoundToNearest, Scheme,
     calibrate::{FullRange, MeanSquaredError},
     flow::{Calibration, Site},
     prelude::*,
-    qat::{AffineFakeQuant, Lsq},
+    qat::{LearnedFakeQuant, Lsq, StepSize},
 };
 use ndarray::{Array2, s};
 use rayon::prelude::*;
 
 use digits::{Digits, Random};
-use network::{Fake, Network, Training, labels};
+use network::{Fake, Layer, Network, Training};
+use packed::PackedNetwork;
+use progress::Progress;
+use spread::accuracy;
 use table::{Outcome, Row};
 
 const SEEDS: u64 = 3;
@@ -59,12 +64,14 @@ const FLOAT: Training = Training {
     epochs: 30,
     rate: 1e-2,
     scale_rate: 0.0,
+    last: 0.0,
 };
 
 const QAT: Training = Training {
     epochs: 10,
     rate: 4e-3,
     scale_rate: 1e-2,
+    last: 0.0,
 };
 
 fn main() -> Result<()> {
@@ -178,51 +185,16 @@ fn post_training(
 
     // Weights need no session: they are at hand.
     let quantizer = RoundToNearest::new(weights).with_calibrator(calibrator);
-    let mut network = float.clone();
-    for (index, layer) in network.0.iter_mut().enumerate() {
+    let layer = |(index, layer): (usize, &Layer<_>)| {
         let quantized = quantizer.quantize(&layer.weights)?;
-        layer.fake = Some(Fake {
-            weights: AffineFakeQuant::new(quantized.affine(), Lsq),
-            input: AffineFakeQuant::new(sites.affine(&format!("layer{index}.input"))?.clone(), Lsq),
-        });
-    }
-    Ok(network)
-}
-
-/// The network as integers: each layer's packed weights, with the parameters of its input.
-struct PackedNetwork<'a> {
-    network: &'a Network,
-    layers: Vec<PackedLinear>,
-    bytes: usize,
-}
-
-impl<'a> PackedNetwork<'a> {
-    /// Converts what training computed with; nothing is calibrated or rounded anew.
-    fn new(network: &'a Network) -> Result<Self> {
-        let (mut layers, mut bytes) = (Vec::new(), 0);
-        for layer in &network.0 {
-            let Some(fake) = &layer.fake else { continue };
-            let weights: QTensor = fake.weights.convert(&layer.weights)?;
-            let input: Affine = fake.input.affine().clone();
-            bytes += weights.memory_bytes() + 4 * layer.bias.len();
-            let packed = PackedLinear::pack(&weights, layer.bias.as_slice())?;
-            layers.push(packed.with_activations(Activations::Static(input))?);
-        }
-        Ok(Self {
-            network,
-            layers,
-            bytes,
-        })
-    }
-
-    fn predict(&self, images: &Array2<f32>) -> Result<Vec<usize>> {
-        let mut x = images.clone();
-        for (layer, packed) in self.network.0.iter().zip(&self.layers) {
-            // Patches become 8-bit codes, products are exact 32-bit sums, outputs floats.
-            x = layer.finish(packed.forward(&layer.patches(&x))?);
-        }
-        Ok(labels(&x))
-    }
+        let input = sites.affine(&format!("layer{index}.input"))?;
+        Ok(layer.with(Fake {
+            weights: LearnedFakeQuant::new(quantized.affine(), StepSize, Lsq)?,
+            input: LearnedFakeQuant::new(input.clone(), StepSize, Lsq)?,
+        }))
+    };
+    let layers = float.0.iter().enumerate().map(layer);
+    Ok(Network(layers.collect::<Result<_>>()?))
 }
 
 /// Accuracy of the simulated and of the packed network, and on how many images the two agree.
@@ -237,35 +209,8 @@ fn measure(network: &Network, test: &Digits) -> Result<Outcome> {
         .count();
     Ok(Outcome {
         bytes: integer.bytes,
-        simulated: table::accuracy(&simulated, &test.labels),
-        packed: table::accuracy(&packed, &test.labels),
+        simulated: accuracy(&simulated, &test.labels),
+        packed: accuracy(&packed, &test.labels),
         disagree: test.len() - agree,
     })
-}
-
-/// A line that grows while work is done, on any number of threads.
-struct Progress {
-    total: usize,
-    done: AtomicUsize,
-}
-
-impl Progress {
-    fn new(total: usize) -> Self {
-        Self {
-            total,
-            done: AtomicUsize::new(0),
-        }
-    }
-
-    fn step(&self, what: &str) {
-        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        let bar: String = (0..20)
-            .map(|i| if i * self.total < 20 * done { '#' } else { '.' })
-            .collect();
-        eprint!("\r[{bar}] {done:>2}/{} {what:<40}", self.total);
-    }
-
-    fn done(&self) {
-        eprintln!("\r{:<70}", "");
-    }
 }

@@ -6,7 +6,7 @@ use std::f32::consts::PI;
 use lowbit::{
     Result,
     prelude::*,
-    qat::{AffineFakeQuant, Gradients, Lsq},
+    qat::{Gradients, LearnedFakeQuant, Lsq},
 };
 use ndarray::{Array1, Array2, Axis, Ix2};
 
@@ -25,25 +25,47 @@ const LAYERS: [[usize; 6]; 4] = [
 pub struct Training {
     pub epochs: usize,
     pub rate: f32,
-    /// The rate of the logarithms of learned scales.
+    /// The rate of what quantizers learn: logarithms of scales, mostly.
     pub scale_rate: f32,
+    /// The last rates, as a part of the first ones.
+    pub last: f32,
 }
+
+/// What else happens in a step of a training: nothing, unless it says otherwise.
+pub trait Steps<F> {
+    /// Before the forward pass.
+    fn begin(&mut self, _network: &mut Network<F>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Between the backward pass and the optimizer, for the weights of one layer.
+    fn gradient(&mut self, _: usize, _: &Layer<F>, _: &mut Array2<f32>) -> Result<()> {
+        Ok(())
+    }
+
+    /// After the optimizer.
+    fn end(&mut self, _network: &mut Network<F>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<F> Steps<F> for () {}
 
 /// The quantizers of one layer in training, one for its weights and one for its input.
 #[derive(Clone)]
-pub struct Fake {
-    pub weights: AffineFakeQuant<Lsq>,
-    pub input: AffineFakeQuant<Lsq>,
+pub struct Fake<F> {
+    pub weights: F,
+    pub input: F,
 }
 
 /// A convolution, channels last, as a product of patches and weights `[out, in]`.
 #[derive(Clone)]
-pub struct Layer {
+pub struct Layer<F> {
     shape: [usize; 6],
     relu: bool,
     pub weights: Array2<f32>,
     pub bias: Array1<f32>,
-    pub fake: Option<Fake>,
+    pub fake: Option<Fake<F>>,
 }
 
 /// What the forward pass keeps for the backward pass.
@@ -55,7 +77,7 @@ pub struct Tape {
     pub output: Array2<f32>,
 }
 
-impl Layer {
+impl<F: FakeQuant> Layer<F> {
     fn new(shape: [usize; 6], relu: bool, random: &mut Random) -> Self {
         let [_, channels, out, kernel, ..] = shape;
         let inputs = kernel * kernel * channels;
@@ -66,6 +88,17 @@ impl Layer {
             weights: Array2::from_shape_simple_fn((out, inputs), || bound * random.uniform()),
             bias: Array1::zeros(out),
             fake: None,
+        }
+    }
+
+    /// The same layer with quantizers.
+    pub fn with<G>(&self, fake: Fake<G>) -> Layer<G> {
+        Layer {
+            shape: self.shape,
+            relu: self.relu,
+            weights: self.weights.clone(),
+            bias: self.bias.clone(),
+            fake: Some(fake),
         }
     }
 
@@ -182,26 +215,28 @@ struct LayerAdam {
     input_scale: Adam,
 }
 
-/// One step of the logarithm of a scale: it stays positive, and the rate is relative. By the chain
-/// rule, ∂L/∂ln s = s · ∂L/∂s.
-fn step_scale(
-    fake: &mut AffineFakeQuant<Lsq>,
+/// One step of what a quantizer learns, in the form it is stepped: a scale as its logarithm, so that
+/// it stays positive and the rate is relative.
+fn step_quantizer<D: ndarray::Dimension>(
+    fake: &mut impl FakeQuant,
     adam: &mut Adam,
-    gradient: &[f32],
+    gradients: &Gradients<D>,
     rate: f32,
 ) -> Result<()> {
-    let scale = fake.scale().to_vec();
-    let gradient: Vec<f32> = gradient.iter().zip(&scale).map(|(g, s)| g * s).collect();
-    let mut logarithm: Vec<f32> = scale.iter().map(|s| s.ln()).collect();
-    adam.step(&mut logarithm, &gradient, rate);
-    let scale: Vec<f32> = logarithm.iter().map(|l| l.exp()).collect();
-    fake.set_scale(&scale)
+    let mut parameters = fake.parameters();
+    if parameters.is_empty() {
+        return Ok(());
+    }
+    let slopes = fake.parameter_gradients(&gradients.scale, &gradients.zero_point)?;
+    adam.step(&mut parameters, &slopes, rate);
+    fake.set_parameters(&parameters)
 }
 
+/// The network; `F` is the kind of its quantizers.
 #[derive(Clone)]
-pub struct Network(pub Vec<Layer>);
+pub struct Network<F = LearnedFakeQuant<Lsq>>(pub Vec<Layer<F>>);
 
-impl Network {
+impl<F: FakeQuant> Network<F> {
     pub fn new(random: &mut Random) -> Self {
         let last = LAYERS.len() - 1;
         let layer = |(index, &shape)| Layer::new(shape, index < last, random);
@@ -226,11 +261,17 @@ impl Network {
 
     /// Minimizes cross-entropy with Adam, the rate falling as a cosine. Where layers are fake
     /// quantized, weights adapt to their rounding and scales are learned.
-    pub fn train(
+    pub fn train(self, data: &Digits, training: &Training, random: &mut Random) -> Result<Self> {
+        self.train_with(data, training, random, &mut ())
+    }
+
+    /// [`train`](Self::train) with something more in each step.
+    pub fn train_with(
         mut self,
         data: &Digits,
         training: &Training,
         random: &mut Random,
+        extra: &mut impl Steps<F>,
     ) -> Result<Self> {
         const BATCH: usize = 32;
         let mut optimizers = vec![LayerAdam::default(); self.0.len()];
@@ -238,9 +279,11 @@ impl Network {
         let mut step = 0.0;
         for _ in 0..training.epochs {
             for rows in random.shuffled(data.len()).chunks(BATCH) {
-                let decay = 0.5 * (1.0 + (PI * step / steps).cos());
+                let fall = 0.5 * (1.0 + (PI * step / steps).cos());
+                let decay = training.last + (1.0 - training.last) * fall;
                 step += 1.0;
                 let batch = data.select(rows);
+                extra.begin(&mut self)?;
                 let mut tapes = self.forward(&batch.images)?;
                 let mut gradient = tapes[tapes.len() - 1].output.clone();
                 for (mut row, &label) in gradient.rows_mut().into_iter().zip(&batch.labels) {
@@ -250,9 +293,11 @@ impl Network {
                     row /= row.sum() * rows.len() as f32;
                     row[label] -= 1.0 / rows.len() as f32;
                 }
-                for (layer, adam) in self.0.iter_mut().zip(&mut optimizers).rev() {
+                let layers = self.0.iter_mut().zip(&mut optimizers).enumerate();
+                for (index, (layer, adam)) in layers.rev() {
                     let tape = tapes.pop().expect("a tape for each layer");
-                    let (weights, bias, input) = layer.backward(&tape, gradient)?;
+                    let (mut weights, bias, input) = layer.backward(&tape, gradient)?;
+                    extra.gradient(index, layer, &mut weights.input)?;
                     let rate = training.rate * decay;
                     let flat = weights.input.as_standard_layout();
                     let flat = flat.as_slice().expect("row-major");
@@ -261,16 +306,12 @@ impl Network {
                         .step(&mut layer.bias, bias.as_slice().expect("a vector"), rate);
                     if let Some(fake) = &mut layer.fake {
                         let rate = training.scale_rate * decay;
-                        step_scale(
-                            &mut fake.weights,
-                            &mut adam.weight_scale,
-                            &weights.scale,
-                            rate,
-                        )?;
-                        step_scale(&mut fake.input, &mut adam.input_scale, &input.scale, rate)?;
+                        step_quantizer(&mut fake.weights, &mut adam.weight_scale, &weights, rate)?;
+                        step_quantizer(&mut fake.input, &mut adam.input_scale, &input, rate)?;
                     }
                     gradient = input.input;
                 }
+                extra.end(&mut self)?;
             }
         }
         Ok(self)

@@ -2,7 +2,11 @@
 
 use lowbit::Result;
 
-use crate::{digits::Digits, network::Network};
+use crate::{
+    digits::Digits,
+    network::Network,
+    spread::{Spread, accuracy},
+};
 
 /// What one quantized network does on the test images.
 pub struct Outcome {
@@ -24,7 +28,7 @@ pub struct Row {
 impl Row {
     pub fn float(name: &str, network: &Network, test: &Digits) -> Result<Self> {
         let accuracy = accuracy(&network.predict(&test.images)?, &test.labels);
-        let parameters = |layer: &crate::network::Layer| layer.weights.len() + layer.bias.len();
+        let parameters = |layer: &crate::network::Layer<_>| layer.weights.len() + layer.bias.len();
         Ok(Self {
             name: name.to_owned(),
             outcomes: vec![Outcome {
@@ -34,28 +38,6 @@ impl Row {
                 disagree: 0,
             }],
         })
-    }
-}
-
-pub fn accuracy(predicted: &[usize], labels: &[usize]) -> f64 {
-    let right = predicted.iter().zip(labels).filter(|(p, l)| p == l).count();
-    100.0 * right as f64 / labels.len() as f64
-}
-
-/// Mean and standard deviation over seeds.
-pub struct Spread {
-    pub mean: f64,
-    pub deviation: f64,
-}
-
-impl Spread {
-    fn of(values: &[f64]) -> Self {
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
-        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-        Self {
-            mean,
-            deviation: (squares / (values.len() as f64 - 1.0)).sqrt(),
-        }
     }
 }
 
