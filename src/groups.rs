@@ -406,6 +406,8 @@ mod tests {
                     counts[expected] += 1;
                 }
                 assert_eq!(groups.sizes().collect::<Vec<_>>(), counts);
+                let in_order = (0..len).map(|element| groups.parameter_of(element));
+                assert!(groups.parameters_of_elements().eq(in_order));
                 for (parameter, &count) in counts.iter().enumerate() {
                     assert_eq!(
                         groups.elements_of(parameter),

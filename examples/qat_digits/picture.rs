@@ -29,15 +29,21 @@ fn column(x: f64, names: &[&str]) -> String {
 }
 
 fn methods(area: &Area<'_>, results: &Results<'_>) -> Result<(), Box<dyn Error>> {
+    let cells = WeightMethod::ALL.into_iter();
+    let cells = cells.flat_map(|method| Bits::ALL.map(|bits| results.weights(method, bits)));
+    let lowest = cells.flatten().map(|spread| spread.mean - spread.deviation);
+    let lowest = lowest.fold(99.0, f64::min).floor() - 1.0;
     let mut chart = ChartBuilder::on(area)
         .caption("weights by each method", ("sans-serif", 20))
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(44)
-        .build_cartesian_2d(-0.4..5.2_f64, 40.0..100.0_f64)?;
+        .build_cartesian_2d(-0.4..5.2_f64, lowest..100.0_f64)?;
     let names = Bits::ALL.map(Bits::name);
     chart
         .configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(WHITE)
         .x_labels(8)
         .x_label_formatter(&|&x| column(x, &names))
         .y_desc("accuracy, % (mean and deviation of three seeds)")
@@ -113,6 +119,8 @@ fn stabilisers(area: &Area<'_>, results: &Results<'_>) -> Result<(), Box<dyn Err
     let names = low.map(Bits::name);
     chart
         .configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(WHITE)
         .x_labels(4)
         .x_label_formatter(&|&x| column(x, &names))
         .y_desc("% of the weights")

@@ -104,6 +104,14 @@ impl Groups {
 }
 
 impl Groups {
+    /// [`parameter_of`](Self::parameter_of) each element, in order, without a division for each.
+    pub(crate) fn parameters_of_elements(&self) -> impl Iterator<Item = usize> + use<> {
+        self.runs(0..self.len()).flat_map(|run| {
+            let stride = usize::from(run.each);
+            (0..run.len).map(move |at| run.parameter + stride * at)
+        })
+    }
+
     /// The parameters that some elements use, and perhaps others between them.
     pub(crate) fn parameters_of(&self, elements: Range<usize>) -> Range<usize> {
         // Spans do not go through the parameters in order where groups lie across rows.

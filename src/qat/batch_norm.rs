@@ -13,7 +13,7 @@ use crate::{
 
 /// A batch norm behind a layer, folded into the layer's weights while it is trained, as it will be
 /// when it is deployed: Jacob et al. 2018, arXiv:1712.05877, section 3.2, with the corrections of
-/// Krishnamoorthi 2018, arXiv:1806.08342, section 3.2.2.
+/// Krishnamoorthi 2018, arXiv:1806.08342, section 3.
 ///
 /// What is quantized is `W' = γ / σ · W` with the *running* deviation, which does not jump from batch
 /// to batch. While statistics are not frozen, outputs are corrected to those of the batch,
@@ -190,7 +190,7 @@ impl FoldedBatchNorm {
     /// Begins to estimate the statistics anew: from the next batch on, mean and variance are the
     /// averages over all batches, until [`end_estimation`](Self::end_estimation). Due after training
     /// at low bits, whose oscillating weights leave moving averages that fit no weights (Nagel et al.
-    /// 2022, arXiv:2203.11086, section 3.2); the forward pass alone is needed.
+    /// 2022, arXiv:2203.11086); the forward pass alone is needed.
     ///
     /// ```
     /// # use lowbit::qat::FoldedBatchNorm;

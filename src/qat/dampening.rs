@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// The dampening loss and its gradient: Nagel et al. 2022, arXiv:2203.11086, eq. 5.
+/// The dampening loss and its gradient: Nagel et al. 2022, arXiv:2203.11086, section 4.
 ///
 /// `L = strength · Σ (ŵ − clip(w, least, greatest))²`, with `ŵ` the fake-quantized weights, taken as
 /// constants, and the ends of the range of each group. Weights far from a border of two codes do not
@@ -50,8 +50,9 @@ pub fn dampening_loss<D: Dimension>(
         .collect::<Result<_>>()?;
     let slope = (2.0 * strength) as f32;
     let mut loss = 0.0;
-    for (index, (to, &weight)) in gradient.iter_mut().zip(weights).enumerate() {
-        let (least, greatest) = ends[groups.parameter_of(index)];
+    let elements = gradient.iter_mut().zip(weights);
+    for ((to, &weight), parameter) in elements.zip(groups.parameters_of_elements()) {
+        let (least, greatest) = ends[parameter];
         let clipped = if weight < least {
             least
         } else if weight > greatest {

@@ -7,6 +7,7 @@ use crate::{
     affine::{Affine, fake_quantize, same_shape},
     error::{Error, Result},
     groups::Groups,
+    parallel::{PIECE, over_pieces},
     scheme::{Granularity, Scheme},
     tensor::QTensor,
 };
@@ -92,8 +93,9 @@ impl Dorefa {
         }
         let levels = fake.forward_view(weights.view())?;
         let mut sums = vec![[0.0_f64; 2]; groups.parameters()];
-        for (index, (&weight, &level)) in weights.iter().zip(&levels).enumerate() {
-            let [product, square] = &mut sums[groups.parameter_of(index)];
+        let elements = weights.iter().zip(&levels);
+        for ((&weight, &level), parameter) in elements.zip(groups.parameters_of_elements()) {
+            let [product, square] = &mut sums[parameter];
             *product += f64::from(weight) * f64::from(level);
             *square += f64::from(level) * f64::from(level);
         }
@@ -147,8 +149,8 @@ impl Dorefa {
         } = self.normalized(weights)?;
         let affine = self.affine(&groups)?;
         let gains = self.gains(&groups)?;
-        for (index, value) in values.iter_mut().enumerate() {
-            *value *= gains[groups.parameter_of(index)];
+        for (value, parameter) in values.iter_mut().zip(groups.parameters_of_elements()) {
+            *value *= gains[parameter];
         }
         let scale = affine
             .scale()
@@ -163,17 +165,25 @@ impl Dorefa {
     /// `tanh(w) / max|tanh(w)|` with what it was made of.
     fn normalized(&self, weights: &ArrayViewD<'_, f32>) -> Result<Normalized> {
         let groups = Groups::new(weights.shape(), self.scheme.granularity())?;
-        let mut values = weights.mapv(f32::tanh);
+        let mut values = weights.as_standard_layout().into_owned();
+        if let Some(values) = values.as_slice_mut() {
+            over_pieces(values, PIECE, |_, piece| {
+                for value in piece {
+                    *value = value.tanh();
+                }
+            });
+        }
         // The first element with the greatest magnitude of each group.
         let mut greatest = vec![(0.0_f32, 0_usize); groups.parameters()];
-        for (index, &tanh) in values.iter().enumerate() {
-            let greatest = &mut greatest[groups.parameter_of(index)];
+        let elements = values.iter().enumerate();
+        for ((index, &tanh), parameter) in elements.zip(groups.parameters_of_elements()) {
+            let greatest = &mut greatest[parameter];
             if tanh.abs() > greatest.0 {
                 *greatest = (tanh.abs(), index);
             }
         }
-        for (index, value) in values.iter_mut().enumerate() {
-            let (max, _) = greatest[groups.parameter_of(index)];
+        for (value, parameter) in values.iter_mut().zip(groups.parameters_of_elements()) {
+            let (max, _) = greatest[parameter];
             if max > 0.0 {
                 *value /= max;
             }
@@ -230,18 +240,20 @@ impl FakeQuant for Dorefa {
         // Rounding is the identity, so that neither grid nor gain matters but as a factor.
         let gains = self.gains(&groups)?;
         let mut gradients = passed(&input, &gradient)?;
-        for (index, g) in gradients.input.iter_mut().enumerate() {
-            *g *= gains[groups.parameter_of(index)];
+        let elements = gradients.input.iter_mut();
+        for (g, parameter) in elements.zip(groups.parameters_of_elements()) {
+            *g *= gains[parameter];
         }
         // ∂L/∂max = −Σ g · t / max, with t the normalized value; in f64, in the order of elements.
         let mut to_max = vec![0.0_f64; groups.parameters()];
-        for (index, (&g, &value)) in gradients.input.iter().zip(&values).enumerate() {
-            to_max[groups.parameter_of(index)] -= f64::from(g) * f64::from(value);
+        let elements = gradients.input.iter().zip(&values);
+        for ((&g, &value), parameter) in elements.zip(groups.parameters_of_elements()) {
+            to_max[parameter] -= f64::from(g) * f64::from(value);
         }
         let mut to_input = Array::zeros(input.raw_dim());
         let elements = gradients.input.iter().zip(&values).zip(&mut to_input);
-        for (index, ((&g, &value), to)) in elements.enumerate() {
-            let parameter = groups.parameter_of(index);
+        let elements = elements.zip(groups.parameters_of_elements()).enumerate();
+        for (index, (((&g, &value), to), parameter)) in elements {
             let (max, at) = greatest[parameter];
             let max = if max > 0.0 { max } else { 1.0 };
             let tanh = value * max;

@@ -103,11 +103,11 @@ pub struct Partials {
 /// use lowbit::qat::{AffineFakeQuant, Partials, Point};
 /// use ndarray::array;
 ///
-/// /// Element-wise gradient scaling (Lee et al. 2021, arXiv:2104.00903, eq. 5).
+/// /// Gradients larger or smaller by the rounding error, in steps.
 /// #[derive(Debug)]
-/// struct Ewgs(f32);
+/// struct ByError(f32);
 ///
-/// impl StraightThroughEstimator for Ewgs {
+/// impl StraightThroughEstimator for ByError {
 ///     fn partials(&self, at: &Point, gradient: f32) -> Partials {
 ///         let mut partials = at.clamped_partials(at.inside, gradient);
 ///         partials.input *= 1.0 + self.0 * gradient.signum() * (at.position - at.level);
@@ -116,7 +116,7 @@ pub struct Partials {
 /// }
 ///
 /// let affine = Affine::per_tensor(Scheme::int(4).build()?, 1.0, 0.0)?;
-/// let fake = AffineFakeQuant::new(affine, Ewgs(0.5));
+/// let fake = AffineFakeQuant::new(affine, ByError(0.5));
 /// let gradients = fake.backward(&array![0.25_f32, -0.25, 9.0], &array![1.0, 1.0, 1.0])?;
 /// assert_eq!(gradients.input, array![1.125, 0.875, 0.0]);
 /// # Ok::<(), lowbit::Error>(())

@@ -49,7 +49,7 @@ impl Ewgs {
         }
     }
 
-    /// `δ = (Tr(H) / N) / (3 · σ)` (section 3.3): `trace` is that of the Hessian of the loss with
+    /// `δ = (Tr(H) / N) / (3 · σ)`, as in the paper: `trace` is that of the Hessian of the loss with
     /// respect to `elements` rounded values, `deviation` the standard deviation of their gradients.
     /// A negative trace gives 0, as a factor that widens errors is not wanted.
     ///

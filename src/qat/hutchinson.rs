@@ -16,7 +16,8 @@ use crate::{
 /// `(∇L(x + εv) − ∇L(x − εv)) / 2ε` with a small `ε`, so two backward passes of the network.
 ///
 /// # Errors
-/// [`Error::InvalidOption`] for no elements or no probes; [`Error::ShapeMismatch`] for a product of
+/// [`Error::InvalidOption`] for no elements or no probes, [`Error::TooLarge`] for more than memory
+/// holds; [`Error::ShapeMismatch`] for a product of
 /// another length, [`Error::NonFinite`] for one that is not finite; those of `product`.
 ///
 /// ```
@@ -49,8 +50,16 @@ pub fn hutchinson_trace(
     }
     let mut random = Random::new(seed);
     let mut mean = 0.0_f64;
+    let mut signs: Vec<f32> = Vec::new();
+    if signs.try_reserve_exact(elements).is_err() {
+        return Err(Error::TooLarge {
+            what: "a vector of random signs",
+            got: format!("{elements} elements"),
+        });
+    }
     for probe in 0..probes {
-        let signs: Vec<f32> = (0..elements).map(|_| random.sign()).collect();
+        signs.clear();
+        signs.extend((0..elements).map(|_| random.sign()));
         let product = product(&signs)?;
         if product.len() != elements {
             return Err(Error::ShapeMismatch {

@@ -105,6 +105,26 @@ impl<E: StraightThroughEstimator> LearnedFakeQuant<E> {
         self.inner.affine()
     }
 
+    /// The fake-quant of these parameters, which computes the passes: its
+    /// [`forward_into`](AffineFakeQuant::forward_into) and
+    /// [`backward_into`](AffineFakeQuant::backward_into) write to arrays that are there already, and
+    /// new arrays take several times as long as the passes themselves where tensors are large.
+    ///
+    /// ```
+    /// # use lowbit::{Affine, FakeQuantExt, Scheme, qat::{LearnedFakeQuant, Lsq, StepSize}};
+    /// # use ndarray::array;
+    /// # let affine = Affine::per_tensor(Scheme::int(4).build()?, 0.5, 0.0)?;
+    /// let fake = LearnedFakeQuant::new(affine, StepSize, Lsq)?;
+    /// let (x, mut y) = (array![0.3_f32, 9.0], array![0.0, 0.0]);
+    /// fake.passes().forward_into(&x, &mut y)?;
+    /// assert_eq!(y, fake.forward(&x)?);
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
+    #[must_use]
+    pub fn passes(&self) -> &AffineFakeQuant<E> {
+        &self.inner
+    }
+
     /// The estimator.
     #[must_use]
     pub fn estimator(&self) -> &E {

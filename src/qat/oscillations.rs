@@ -5,6 +5,7 @@ use ndarray::{ArrayRef, Dimension};
 use crate::{
     affine::{Affine, quantize, same_shape},
     error::{Error, Result},
+    scheme::Format,
 };
 
 /// Tracks which weights oscillate between codes, and freezes those that do: Nagel et al. 2022,
@@ -13,7 +14,7 @@ use crate::{
 /// At low bits, straight-through gradients drive weights near the border of two codes over it and
 /// back, for ever. A weight oscillates at a step when its code changes in the direction opposite to
 /// that of its last change; the frequency is a moving average of that, `f ← m · o + (1 − m) · f`
-/// (eq. 4). A frozen weight stays at the code that is the rounded moving average of its codes
+///. A frozen weight stays at the code that is the rounded moving average of its codes
 /// (algorithm 1).
 ///
 /// Each step of a training, in this order:
@@ -89,14 +90,21 @@ impl Oscillations {
     ///
     /// # Errors
     /// [`Error::NonFinite`] for a NaN; [`Error::ShapeMismatch`] for weights of another shape than
-    /// before, or with other parameters; [`Error::CodeType`] for small floats. Nothing has changed
-    /// then.
+    /// before, or with other parameters; [`Error::Unsupported`] for small floats, whose codes are not in
+    /// the order of their values. Nothing has changed then.
     #[expect(clippy::cast_precision_loss, reason = "codes have at most 16 bits")]
     pub fn observe<D: Dimension>(
         &mut self,
         weights: &ArrayRef<f32, D>,
         affine: &Affine,
     ) -> Result<()> {
+        if let Format::Float(_) = affine.scheme().format() {
+            return Err(Error::Unsupported {
+                operation: "tracking of oscillations",
+                expected: "integers",
+                got: affine.scheme().to_string(),
+            });
+        }
         let codes = quantize::<f32, i32, D>(weights, affine)?;
         if self.weights.is_empty() {
             self.shape = weights.shape().to_vec();
@@ -170,10 +178,9 @@ impl Oscillations {
             return Ok(());
         }
         same_shape("weights", &self.shape, weights.shape())?;
-        let tracked = self.weights.iter().enumerate();
-        for ((index, tracked), weight) in tracked.zip(weights.iter_mut()) {
+        let tracked = self.weights.iter().zip(groups.parameters_of_elements());
+        for ((tracked, parameter), weight) in tracked.zip(weights.iter_mut()) {
             if tracked.frozen {
-                let parameter = groups.parameter_of(index);
                 let (scale, zero) = (affine.scale()[parameter], affine.zero_point()[parameter]);
                 *weight = (tracked.code as f32 - zero) * scale;
             }

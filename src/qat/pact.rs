@@ -14,8 +14,8 @@ use crate::{
 /// - the clipping value gets the gradient where `x >= α`, and nothing inside: unlike
 ///   [`Lsq`](super::Lsq), the rounding error says nothing about `α`.
 ///
-/// In other words `α` sees what is clipped and pulls open; what pulls it shut is the penalty `λα²`
-/// of section 3.1, a weight decay on `α`: add `2λα` to its gradient, with
+/// In other words `α` sees what is clipped and pulls open; what pulls it shut is the paper's
+/// penalty `λα²`, a weight decay on `α`: add `2λα` to its gradient, with
 /// [`LearnedFakeQuant::latents`] for `α`. Schemes whose codes go below zero clip at both ends.
 ///
 /// ```

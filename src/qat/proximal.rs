@@ -146,8 +146,7 @@ fn piecewise<D: Dimension>(
     let (least, greatest) = (scheme.quant_min() as f32, scheme.quant_max() as f32);
     let real_zero = scheme.mapping() == Mapping::AsymmetricFloat;
     let mut weights = latent.to_owned();
-    for (index, weight) in weights.iter_mut().enumerate() {
-        let parameter = groups.parameter_of(index);
+    for (weight, parameter) in weights.iter_mut().zip(groups.parameters_of_elements()) {
         let (scale, zero) = (affine.scale()[parameter], affine.zero_point()[parameter]);
         // In steps from the zero point, so that integer zero points cost no bits.
         let (low, high) = (least - zero, greatest - zero);

@@ -80,6 +80,9 @@ struct Ramp {
 
 impl Ramp {
     fn at(self, step: u64, steps: u64) -> f64 {
+        if step <= self.start {
+            return self.from;
+        }
         let share = share(
             step.saturating_sub(self.start),
             steps.saturating_sub(self.start),
@@ -245,7 +248,7 @@ impl Schedule {
     pub fn at(&self, step: u64) -> Stage {
         let last = self.steps - 1;
         let step = step.min(last);
-        let warming = share(step + 1, self.warm_up + 1);
+        let warming = share(step + 1, self.warm_up.saturating_add(1));
         let falling = Ramp {
             start: self.warm_up,
             from: 1.0,

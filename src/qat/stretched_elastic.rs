@@ -50,7 +50,7 @@ impl ElasticBits {
     }
 }
 
-/// Stretched elastic quantization of ParetoQ: Liu et al. 2025, arXiv:2502.02631, eq. 4 to 6.
+/// Stretched elastic quantization of ParetoQ: Liu et al. 2025, arXiv:2502.02631.
 ///
 /// A clipping value `α` is learned for each group. With `v = w / α` the output is
 /// `α · (round(clip(v, ±0.99) · n − h) + h) / n`, `n = 1.5` and `h = 0` at 1.58 bits, `n = 2` and

@@ -10,12 +10,12 @@ use crate::{
 };
 
 /// Half the width, in root mean squares, of the grid of 1 to 8 bits that has the least squared error
-/// on normally distributed values; found by minimizing that error, as table 1 of the paper has it.
+/// on normally distributed values: the numbers of the authors' program, which a test finds again.
 const WIDTHS: [f64; 8] = [
     0.7979, 1.4935, 2.0511, 2.5139, 2.9161, 3.2766, 3.6011, 3.8849,
 ];
 
-/// The trust estimator of QuEST: Panferov et al. 2025, arXiv:2502.05003, section 3.3.
+/// The trust estimator of QuEST: Panferov et al. 2025, arXiv:2502.05003.
 ///
 /// A gradient passes where quantization moved the value by no more than the trust limit, `T = ½`
 /// step unless chosen otherwise: inside the grid and half a step beyond its ends always, further out

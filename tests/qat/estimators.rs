@@ -177,6 +177,7 @@ fn the_trace_of_hutchinson_is_the_trace() {
     assert_eq!(trace, hutchinson_trace(20, 2_000, 1, product).unwrap());
     assert!(hutchinson_trace(0, 1, 1, product).is_err());
     assert!(hutchinson_trace(20, 0, 1, product).is_err());
+    assert!(hutchinson_trace(usize::MAX, 1, 1, product).is_err());
     assert!(hutchinson_trace(19, 1, 1, |_| Ok(vec![])).is_err());
     assert!(hutchinson_trace(1, 1, 1, |_| Ok(vec![f32::NAN])).is_err());
 }

@@ -85,9 +85,15 @@ fn schedules_that_make_no_sense_are_refused() {
     }
     let one = Schedule::new(1)
         .unwrap()
-        .with_rates(0.1, u64::MAX - 1, 0.5)
+        .with_rates(0.1, u64::MAX, 0.5)
         .unwrap();
     assert!(one.at(0).rate(ParameterRole::Weight).is_finite());
+    // a warm-up as long as the training only grows
+    let warming = schedule().with_rates(1.0, 20, 0.0).unwrap();
+    let rates: Vec<f64> = (0..10)
+        .map(|s| warming.at(s).rate(ParameterRole::Weight))
+        .collect();
+    assert!(rates.windows(2).all(|pair| pair[0] < pair[1]), "{rates:?}");
 }
 
 /// Algorithm 1 of the paper, for one weight after the other.
@@ -223,6 +229,10 @@ fn hostile_weights_are_refused_and_change_nothing() {
     assert!(oscillations.mask(&mut array![1.0_f32]).is_err());
     assert!(oscillations.freeze(f64::NAN).is_err());
     assert_eq!(oscillations, before);
+    let float = Scheme::float(lowbit::FloatFormat::E4M3).build().unwrap();
+    let float = Affine::per_tensor(float, 1.0, 0.0).unwrap();
+    let refused = oscillations.observe(&array![1.0_f32, 2.0], &float);
+    assert!(matches!(refused, Err(Error::Unsupported { .. })));
     for bad in [0.0, f32::NAN, 1.5] {
         assert!(Oscillations::new(bad).is_err());
     }

@@ -325,8 +325,8 @@ fn move_to_codes(weights: &mut ArrayRef2<f32>, quantized: &QTensor) -> Result<()
     }
     let affine = quantized.affine();
     let groups = affine.groups(quantized.shape())?;
-    for (index, (weight, &level)) in weights.iter_mut().zip(&levels).enumerate() {
-        let parameter = groups.parameter_of(index);
+    let elements = weights.iter_mut().zip(&levels);
+    for ((weight, &level), parameter) in elements.zip(groups.parameters_of_elements()) {
         let (half, range) = (
             0.5 * MARGIN * affine.scale()[parameter],
             affine.range(parameter)?,

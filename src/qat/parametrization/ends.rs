@@ -11,7 +11,7 @@ use crate::{
 const LEAST_WIDTH: f32 = 1e-5;
 
 /// The least and the greatest value of the range are learned, as in AIMET's range learning (Siddegowda
-/// et al. 2022, arXiv:2201.08442, section 5.1; the gradients are those of its program).
+/// et al. 2022, arXiv:2201.08442; the gradients are those of its program).
 ///
 /// With `N = qmax − qmin` steps, `δ = (max − min) / N` is the scale and `o = round(min / δ)` the
 /// offset of the codes, `zero_point = qmin − o`, whose rounding counts as the identity:

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The scale and a real offset `β` are learned, `x̂ = scale · q + β` with
-/// `q = clamp(round((x − β) / scale))`: LSQ+, Bhalgat et al. 2020, arXiv:2004.09576, eq. 7 and 8.
+/// `q = clamp(round((x − β) / scale))`: LSQ+, Bhalgat et al. 2020, arXiv:2004.09576.
 ///
 /// It goes with schemes of real zero points, `zero_point = −β / scale`. With
 /// [`Lsq`](super::super::Lsq) as the estimator the gradients are the paper's:
@@ -22,7 +22,7 @@ use crate::{
 /// | inside | `q − (x − β) / scale` | 0 |
 /// | clamped | `q` | 1 |
 ///
-/// both times `1 / √(N · Qp)`. Start from [`initial`](Self::initial) for weights (eq. 9), and for
+/// both times `1 / √(N · Qp)`. Start from [`initial`](Self::initial) for weights, and for
 /// activations, which the paper starts where the squared error is least, from the ranges of
 /// [`MeanSquaredError`](crate::calibrate::MeanSquaredError).
 ///
@@ -45,7 +45,7 @@ pub struct StepAndOffset;
 
 impl StepAndOffset {
     /// The parameters to start weights from: `scale = max(|μ − 3σ|, |μ + 3σ|) / 2^(b−1)` for each
-    /// group (eq. 9), offset 0. A group without spread, or of no elements, gets scale 1.
+    /// group, offset 0. A group without spread, or of no elements, gets scale 1.
     ///
     /// # Errors
     /// [`Error::NonFinite`] for weights that are not finite; [`Error::Unsupported`] unless zero

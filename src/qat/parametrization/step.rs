@@ -7,7 +7,7 @@ use crate::{affine::Parameter, error::Result, scheme::Scheme};
 ///
 /// Stepped as a logarithm, which is the default of
 /// [`LearnedFakeQuant`](super::super::LearnedFakeQuant), it is the form that Jain et al. 2020
-/// (arXiv:1903.08066, section 4) found to train at one rate whatever the size of the scale.
+/// (arXiv:1903.08066) found to train at one rate whatever the size of the scale.
 ///
 /// ```
 /// use lowbit::{FakeQuant, FakeQuantExt, Scheme};
