@@ -10,7 +10,6 @@ use crate::{
 
 /// How weights are drawn to the grid.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum ProximalMap {
     /// BinaryRelax, Yin et al. 2018 (arXiv:1801.06313): the mean of a weight and its level,

@@ -19,7 +19,11 @@ use crate::error::{Error, Result};
 /// # Ok::<(), lowbit::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "Unchecked")
+)]
 pub struct StepGuard {
     greatest_norm: Option<f64>,
     patience: u64,
@@ -81,8 +85,8 @@ impl StepGuard {
             .sum();
         // Squares of f32 do not overflow f64: the sum is finite if and only if all gradients are.
         if !(loss.is_finite() && squares.is_finite()) {
-            self.skipped += 1;
-            self.in_a_row += 1;
+            self.skipped = self.skipped.saturating_add(1);
+            self.in_a_row = self.in_a_row.saturating_add(1);
             if self.in_a_row > self.patience {
                 return Err(Error::NonFinite {
                     what: "loss and gradients, step after step",
@@ -109,5 +113,34 @@ impl StepGuard {
     #[must_use]
     pub fn skipped(&self) -> u64 {
         self.skipped
+    }
+}
+
+/// A stored guard before it is believed.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+#[serde(rename = "StepGuard")]
+struct Unchecked {
+    greatest_norm: Option<f64>,
+    patience: u64,
+    skipped: u64,
+    in_a_row: u64,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Unchecked> for StepGuard {
+    type Error = Error;
+
+    fn try_from(stored: Unchecked) -> Result<Self> {
+        let guard = Self {
+            patience: stored.patience,
+            skipped: stored.skipped,
+            in_a_row: stored.in_a_row,
+            ..Self::new()
+        };
+        match stored.greatest_norm {
+            None => Ok(guard),
+            Some(norm) => guard.with_greatest_norm(norm),
+        }
     }
 }

@@ -329,6 +329,57 @@ fn dampening_and_freezing_stop_oscillations() {
 }
 
 #[test]
+fn stored_state_is_checked_when_it_is_read() {
+    let affine = Affine::per_tensor(Scheme::int(3).build().unwrap(), 1.0, 0.0).unwrap();
+    let mut oscillations = Oscillations::new(0.5).unwrap();
+    for weights in [[1.0_f32, 2.0], [2.0, 1.0], [1.0, 2.0]] {
+        oscillations
+            .observe(&Array1::from_vec(weights.to_vec()), &affine)
+            .unwrap();
+    }
+    let text = serde_json::to_string(&oscillations).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Oscillations>(&text).unwrap(),
+        oscillations
+    );
+    for (from, to) in [
+        (r#""momentum":0.5"#, r#""momentum":2.0"#),
+        (r#""shape":[2]"#, r#""shape":[3]"#),
+        (r#""shape":[2]"#, r#""shape":[18446744073709551615,2]"#),
+        (r#""frequency":[0.5,"#, r#""frequency":[-1.0,"#),
+        (r#""frequency":[0.5,"#, r#""frequency":["#),
+        (r#""average":["#, r#""average":[1e30,"#),
+    ] {
+        let bad = text.replacen(from, to, 1);
+        assert_ne!(bad, text);
+        assert!(serde_json::from_str::<Oscillations>(&bad).is_err(), "{bad}");
+    }
+    let guard = StepGuard::new().with_greatest_norm(2.0).unwrap();
+    let text = serde_json::to_string(&guard).unwrap();
+    assert_eq!(serde_json::from_str::<StepGuard>(&text).unwrap(), guard);
+    let bad = text.replacen("2.0", "-2.0", 1);
+    assert!(serde_json::from_str::<StepGuard>(&bad).is_err(), "{bad}");
+    let norm = lowbit::qat::FoldedBatchNorm::new(2).unwrap();
+    let text = serde_json::to_string(&norm).unwrap();
+    assert_eq!(
+        serde_json::from_str::<lowbit::qat::FoldedBatchNorm>(&text).unwrap(),
+        norm
+    );
+    for (from, to) in [
+        (r#""variance":[1.0,"#, r#""variance":[-1.0,"#),
+        (r#""beta":[0.0,"#, r#""beta":["#),
+        (r#""momentum":0.1"#, r#""momentum":0.0"#),
+    ] {
+        let bad = text.replacen(from, to, 1);
+        assert_ne!(bad, text);
+        assert!(
+            serde_json::from_str::<lowbit::qat::FoldedBatchNorm>(&bad).is_err(),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
 fn the_guard_lets_finite_steps_through_and_gives_up_in_the_end() {
     let mut guard = StepGuard::new()
         .with_patience(2)

@@ -275,7 +275,8 @@ impl QatLayer {
         }
     }
 
-    /// Goes on from a state: that of the same layer, prepared in the same way.
+    /// Goes on from a state: that of the same layer, prepared in the same way. One that is refused
+    /// may have been taken over in part: prepare the layer anew.
     ///
     /// # Errors
     /// [`Error::Mismatch`] for the state of a layer with other parts; those of
@@ -308,9 +309,14 @@ impl QatLayer {
                 input.start = Some(start.clone());
             }
             input.fake.set_parameters(parameters)?;
-            if let Some(observer) = &state.observer
-                && observer.granularity() == input.scheme.granularity()
-            {
+            if let Some(observer) = &state.observer {
+                if observer.granularity() != input.scheme.granularity() {
+                    return Err(Error::Mismatch {
+                        what: "granularity of the observer",
+                        expected: input.scheme.granularity().to_string(),
+                        got: observer.granularity().to_string(),
+                    });
+                }
                 input.observer = Some(observer.clone());
             }
         }
