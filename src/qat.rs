@@ -18,6 +18,12 @@
 //! | ParetoQ, 1 to 2 bits | [`Threshold`] | [`StretchedElastic`] |
 //! | BitNet b1.58 | of each input, [`BitNet`] | [`Plain`] |
 //! | BinaryRelax, PARQ | any; weights are moved between steps, [`Proximal`] | any |
+//!
+//! Around them: a [`Schedule`] says what is on at which step; [`Oscillations`] tracks and freezes
+//! weights that jump between two codes, and [`dampening_loss`] keeps them from it;
+//! [`FoldedBatchNorm`] trains a layer with its norm folded in; a [`StepGuard`] leaves out steps that
+//! are not finite. [`flow::QatPreparation`](crate::flow::QatPreparation) makes the fake-quants of a
+//! whole model from a recipe.
 
 mod affine;
 mod backward;
