@@ -17,7 +17,7 @@
 //! | QuEST | of each input, [`GaussianRange`] | [`TrustMask`] |
 //! | ParetoQ, 1 to 2 bits | [`Threshold`] | [`StretchedElastic`] |
 //! | BitNet b1.58 | of each input, [`BitNet`] | [`Plain`] |
-//! | BinaryRelax, PARQ | any; weights are moved between steps, [`Proximal`] | any |
+//! | BinaryRelax, PARQ | of each input; [`Proximal`], as a fake-quant [`ProximalFakeQuant`] | the identity |
 //!
 //! Around them: a [`Schedule`] says what is on at which step; [`Oscillations`] tracks and freezes
 //! weights that jump between two codes, and [`dampening_loss`] keeps them from it;
@@ -45,6 +45,7 @@ mod parametrization;
 mod plain;
 mod point;
 mod proximal;
+mod proximal_fake_quant;
 mod schedule;
 mod segment;
 mod step_guard;
@@ -73,6 +74,7 @@ pub use parametrization::{
 };
 pub use plain::Plain;
 pub use proximal::{Proximal, ProximalMap};
+pub use proximal_fake_quant::ProximalFakeQuant;
 pub use schedule::{ParameterRole, Schedule, Stage};
 pub use segment::Segment;
 pub use step_guard::StepGuard;
@@ -217,6 +219,9 @@ pub trait FakeQuant: Debug + Send + Sync {
         same_shape("learned parameters", &[0], &[parameters.len()])
     }
 
+    /// Begins a step of the training, by its number; without effect where nothing goes by it.
+    fn begin_step(&mut self, _step: u64) {}
+
     /// Switches fake quantization on or off: off, the forward pass returns its input and the
     /// backward pass the gradient.
     ///
@@ -287,6 +292,10 @@ impl<F: FakeQuant + ?Sized> FakeQuant for Box<F> {
 
     fn set_parameters(&mut self, parameters: &[f32]) -> Result<()> {
         (**self).set_parameters(parameters)
+    }
+
+    fn begin_step(&mut self, step: u64) {
+        (**self).begin_step(step);
     }
 
     fn switch(&mut self, enabled: bool) -> Result<()> {

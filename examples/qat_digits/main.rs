@@ -27,7 +27,6 @@ mod packed;
 mod picture;
 #[path = "../quickstart/progress.rs"]
 mod progress;
-mod proximal;
 #[path = "../quickstart/spread.rs"]
 mod spread;
 mod stabilised;
@@ -43,7 +42,7 @@ use rayon::prelude::*;
 
 use digits::{Digits, Random};
 use methods::{ActivationMethod, Bits, WeightMethod};
-use network::{Fake, Network, Training};
+use network::{Fake, Network, Steps, Training};
 use packed::PackedNetwork;
 use progress::Progress;
 use spread::accuracy;
@@ -143,6 +142,19 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// Tells every quantizer which step it is: proximal maps go by it.
+struct Clock(u64);
+
+impl<F: FakeQuant> Steps<F> for Clock {
+    fn begin(&mut self, network: &mut Network<F>) -> Result<()> {
+        for fake in network.0.iter_mut().filter_map(|layer| layer.fake.as_mut()) {
+            fake.weights.begin_step(self.0);
+        }
+        self.0 += 1;
+        Ok(())
+    }
+}
+
 fn jobs() -> Vec<Job> {
     let weights = WeightMethod::ALL
         .iter()
@@ -207,8 +219,10 @@ impl Job {
             network = network.train_with(setting.train, &training, &mut random, &mut steps)?;
             stability = Some(steps.stability());
         } else if weights.trains() {
-            let mut steps = proximal::Clock;
-            network = network.train_with(setting.train, &training, &mut random, &mut steps)?;
+            let mut clock = Clock(0);
+            network = network.train_with(setting.train, &training, &mut random, &mut clock)?;
+            // Done: whatever hardens with the steps is hard.
+            clock.begin(&mut network)?;
         }
         let predicted = network.predict(&setting.test.images)?;
         let packed = if activations.packs() {

@@ -6,13 +6,11 @@ use lowbit::{
     prelude::*,
     qat::{
         BitNet, Clipped, Dorefa, ElasticBits, Ends, Ewgs, FixedParameters, LearnedFakeQuant, Lsq,
-        Pact, Plain, Proximal, ProximalMap, StepAndOffset, StepSize, StretchedElastic, Threshold,
-        TrustMask,
+        Pact, Plain, Proximal, ProximalFakeQuant, ProximalMap, StepAndOffset, StepSize,
+        StretchedElastic, Threshold, TrustMask,
     },
 };
 use ndarray::Array2;
-
-use crate::proximal::ProximalFake;
 
 /// Bits of weights.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -135,7 +133,8 @@ impl WeightMethod {
         let start = Affine::from_ranges(&scheme, &ranges)?;
         let proximal = |map| -> Result<Box<dyn FakeQuant>> {
             let hardening = Proximal::new(map, steps / 10, steps * 8 / 10)?;
-            Ok(Box::new(ProximalFake::new(scheme, hardening)))
+            let ranges = MeanSquaredError::default();
+            Ok(Box::new(ProximalFakeQuant::new(scheme, hardening, ranges)))
         };
         Ok(match self {
             Self::Rounded | Self::Clipped => {

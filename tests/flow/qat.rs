@@ -2,14 +2,15 @@
 
 use lowbit::{
     Gptq, Granularity, ScaleKind, Scheme, SchemeBuilder,
+    calibrate::MeanSquaredError,
     flow::{
         FloatWeights, InputStatistics, Pipeline, Preparation, QatModel, QatPreparation, QatStart,
         QatState, Recipe, Treatment,
     },
     prelude::*,
     qat::{
-        AffineFakeQuant, Clipped, ElasticBits, FoldedBatchNorm, ParameterRole, Schedule, StepGuard,
-        StretchedElastic,
+        AffineFakeQuant, Clipped, ElasticBits, FoldedBatchNorm, ParameterRole, Proximal,
+        ProximalFakeQuant, ProximalMap, Schedule, StepGuard, StretchedElastic,
     },
 };
 use ndarray::Array2;
@@ -420,6 +421,35 @@ fn annealed_bits_are_switched_and_only_the_last_ones_are_deployed() {
     let off = Schedule::new(9).unwrap().with_delay(5, 5).at(0);
     qat.begin(&off, |_| Some(w.view())).unwrap();
     assert_eq!(error(&qat), 0.0);
+}
+
+#[test]
+fn proximal_maps_harden_with_the_steps_of_the_schedule() {
+    let scheme = Scheme::int(3).per_axis(0).build().unwrap();
+    let recipe = recipe(scheme, None);
+    let mut w = bell(4, 16, 20);
+    let (mut qat, _) = QatPreparation::new(&recipe)
+        .with_weights(|seed| {
+            let map = Proximal::new(ProximalMap::Parq { steepness: 10.0 }, 2, 8)?;
+            let ranges = MeanSquaredError::default();
+            Ok(Box::new(ProximalFakeQuant::new(*seed.scheme, map, ranges)))
+        })
+        .prepare(&mut [FloatWeights::new("layer", w.view_mut())])
+        .unwrap();
+    let schedule = Schedule::new(10).unwrap();
+    let mut distances = vec![];
+    for step in 0..10 {
+        qat.begin(&schedule.at(step), |_| Some(w.view())).unwrap();
+        let layer = qat.layer("layer").unwrap();
+        let levels = layer.convert(&w).unwrap().weights().dequantize::<f32>();
+        let computed = layer.fake_weights(&w).unwrap().into_dyn();
+        distances.push((computed - levels).mapv(f32::abs).sum());
+    }
+    assert!(
+        distances.windows(2).all(|pair| pair[0] >= pair[1]),
+        "{distances:?}"
+    );
+    assert!(distances[0] > 0.5 && distances[8] == 0.0, "{distances:?}");
 }
 
 #[test]

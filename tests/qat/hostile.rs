@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use lowbit::{
     Affine, Error, FakeQuant, FakeQuantExt, Granularity, Scheme,
+    calibrate::MeanSquaredError,
     qat::{
         AffineFakeQuant, BitNet, Clipped, Dorefa, DynamicFakeQuant, Ends, Ewgs, LearnedFakeQuant,
-        Lsq, ObservedFakeQuant, Parametrization, Plain, StepAndOffset, StepSize, TrustMask,
+        Lsq, ObservedFakeQuant, Parametrization, Plain, Proximal, ProximalFakeQuant, ProximalMap,
+        StepAndOffset, StepSize, TrustMask,
     },
 };
 use ndarray::{Array1, Array2, ArrayD, Axis, IxDyn, s};
@@ -34,6 +36,10 @@ proptest! {
         fakes.push(Box::new(Dorefa::new(3, granularity).unwrap()));
         fakes.push(Box::new(TrustMask::fake_quant(2, granularity).unwrap()));
         fakes.push(Box::new(BitNet::weights(granularity).unwrap()));
+        let map = Proximal::new(ProximalMap::BinaryRelax, 0, 1).unwrap();
+        let mut proximal = ProximalFakeQuant::new(scheme, map, MeanSquaredError::default());
+        proximal.begin_step(1);
+        fakes.push(Box::new(proximal));
         let start = learned(scheme, &[3, 4], &[(0.1, 2.0)], Plain).affine().clone();
         let parametrizations: [Arc<dyn Parametrization>; 3] =
             [Arc::new(StepSize), Arc::new(StepAndOffset), Arc::new(Ends)];

@@ -207,8 +207,10 @@ impl QatLayer {
     /// Switches to what a stage says. Where the bits of the weights change, scales start anew from
     /// the ranges of least squared error, and oscillations are forgotten.
     pub(super) fn begin(&mut self, stage: &Stage, weights: &ArrayRef2<f32>) -> Result<()> {
+        self.weights.begin_step(stage.step);
         self.weights.switch(stage.weights)?;
         if let Some(input) = &mut self.input {
+            input.fake.begin_step(stage.step);
             input.fake.switch(stage.activations)?;
             input.fake.freeze(!stage.observing);
             (input.enabled, input.observing) = (stage.activations, stage.observing);
