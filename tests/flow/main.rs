@@ -5,9 +5,11 @@
     reason = "helpers of tests, with small numbers"
 )]
 
+mod conversion;
 mod hostile;
 mod qat;
 mod reports;
 mod sessions;
 mod sites;
 mod support;
+mod training;

@@ -11,6 +11,7 @@ mod gradients;
 mod hostile;
 mod laws;
 mod learned;
+mod oscillations;
 mod parameters;
 mod proximal;
 mod stabilisers;
