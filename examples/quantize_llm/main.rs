@@ -5,7 +5,7 @@
 //!     --eval FILE.u16 --bits 3 --group 128 --method gptq
 //! ```
 //!
-//! This file is the tutorial: read it from top to bottom. `llama.rs` is the model, which tells the
+//! This file is the tutorial: read it from top to bottom. `../llama` is the model, which tells the
 //! crate its blocks and runs packed layers once it has them; `tokens.rs` the texts and perplexity.
 
 #![allow(
@@ -14,6 +14,8 @@
     reason = "a program: its modules are its own, and its numbers small"
 )]
 
+#[path = "../llama/llama.rs"]
+#[allow(dead_code, reason = "training is for other programs")]
 mod llama;
 mod options;
 mod table;
