@@ -1,13 +1,13 @@
 //! Causal attention of one document, forward and backward.
 //!
-//! Query by query, each over the keys before it, so that nothing of `[tokens, tokens]` is ever held:
-//! the backward pass computes the probabilities again from the logarithm of each query's sum. Keys
-//! and values are turned first, so that the inner loops run along tokens.
+//! Two queries after two, each over the keys before it, so that nothing of `[tokens, tokens]` is ever
+//! held: the backward pass computes the probabilities again from the logarithm of each query's sum.
+//! Keys and values are turned first, so that the inner loops run along tokens.
 
-use ndarray::{Array2, s};
+use ndarray::Array2;
 use pulp::{Arch, Simd, WithSimd};
 
-use super::vector::{add_outer, add_products, exp, most, product, total};
+use super::vector::{Lines, add_outer, exp, most, total};
 
 /// Floats of a line of turned keys: a multiple of all vectors there are, the rest of it zeros.
 const LINE: usize = 16;
@@ -44,14 +44,15 @@ pub fn forward([q, k, v]: [&Array2<f32>; 3], heads: Heads) -> Attended {
             values: turned(v, shared),
             tokens: q.nrows(),
             size: heads.size,
-            output: vec![0.0; q.nrows() * heads.size],
-            log_sums: vec![0.0; q.nrows()],
+            output: vec![0.0; pairs(q.nrows()) * heads.size],
+            log_sums: vec![0.0; pairs(q.nrows())],
         };
         Arch::new().dispatch(&mut pass);
         put_rows(&mut output, own, &pass.output);
-        log_sums
-            .row_mut(head)
-            .assign(&ndarray::aview1(&pass.log_sums));
+        let mut to = log_sums.row_mut(head);
+        to.iter_mut()
+            .zip(pass.log_sums)
+            .for_each(|(to, from)| *to = from);
     }
     Attended { output, log_sums }
 }
@@ -75,11 +76,17 @@ pub fn backward(
             keys: turned(k, shared),
             values: turned(v, shared),
             output: rows(&attended.output, own),
-            log_sums: attended.log_sums.row(head).to_vec(),
+            log_sums: attended
+                .log_sums
+                .row(head)
+                .iter()
+                .copied()
+                .chain([0.0])
+                .collect(),
             gradient: rows(gradient, own),
             tokens,
             size: heads.size,
-            to_queries: vec![0.0; tokens * heads.size],
+            to_queries: vec![0.0; pairs(tokens) * heads.size],
             to_keys: vec![0.0; tokens.next_multiple_of(LINE) * heads.size],
             to_values: vec![0.0; tokens.next_multiple_of(LINE) * heads.size],
         };
@@ -118,24 +125,31 @@ impl WithSimd for &mut Forward {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let line = self.tokens.next_multiple_of(LINE);
-        let mut scores = vec![0.0; line];
-        for token in 0..self.tokens {
-            let own = token * self.size..(token + 1) * self.size;
-            let seen = (token + 1).next_multiple_of(LINE);
-            let scores = &mut scores[..seen];
-            scores.fill(0.0);
-            add_products(simd, &self.queries[own.clone()], &self.keys, line, scores);
-            scores[token + 1..].fill(f32::NEG_INFINITY);
-            let greatest = most(simd, scores);
-            exp(simd, scores, greatest);
-            let sum = total(simd, scores);
-            self.log_sums[token] = greatest + sum.ln();
-            for (to, values) in self.output[own]
-                .iter_mut()
-                .zip(self.values.chunks_exact(line))
-            {
-                *to = product(simd, scores, &values[..seen]) / sum;
+        let [keys, values] = [&self.keys, &self.values].map(|floats| Lines { floats, line });
+        let mut scores = vec![0.0; 2 * line];
+        let queries = self.queries.chunks_exact(2 * self.size);
+        let outputs = self.output.chunks_exact_mut(2 * self.size);
+        for ((pair, query), output) in queries.enumerate().zip(outputs) {
+            let seen = (2 * pair + 2).next_multiple_of(LINE).min(line);
+            let (first, second) = scores.split_at_mut(line);
+            let mut scores = [&mut first[..seen], &mut second[..seen]];
+            scores.iter_mut().for_each(|scores| scores.fill(0.0));
+            let [first, second] = &mut scores;
+            keys.add_combinations(simd, halves(query), [first, second]);
+            let mut sums = [0.0; 2];
+            for (query, (scores, sum)) in scores.iter_mut().zip(&mut sums).enumerate() {
+                let token = 2 * pair + query;
+                scores[(token + 1).min(seen)..].fill(f32::NEG_INFINITY);
+                let greatest = most(simd, scores);
+                exp(simd, scores, greatest);
+                *sum = total(simd, scores);
+                self.log_sums[token] = greatest + sum.ln();
             }
+            let (first, second) = output.split_at_mut(self.size);
+            let [first_scores, second_scores] = scores;
+            values.products(simd, [first_scores, second_scores], [first, second]);
+            first.iter_mut().for_each(|x| *x /= sums[0]);
+            second.iter_mut().for_each(|x| *x /= sums[1]);
         }
     }
 }
@@ -161,48 +175,78 @@ impl WithSimd for &mut Backward {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let line = self.tokens.next_multiple_of(LINE);
-        let mut probabilities = vec![0.0; line];
-        let mut slopes = vec![0.0; line];
-        for token in 0..self.tokens {
-            let own = token * self.size..(token + 1) * self.size;
-            let seen = (token + 1).next_multiple_of(LINE);
-            let (probabilities, slopes) = (&mut probabilities[..seen], &mut slopes[..seen]);
-            let (query, gradient) = (&self.queries[own.clone()], &self.gradient[own.clone()]);
+        let size = self.size;
+        let [keys, values] = [&self.keys, &self.values].map(|floats| Lines { floats, line });
+        let mut probabilities = vec![0.0; 2 * line];
+        let mut slopes = vec![0.0; 2 * line];
+        for pair in 0..self.queries.len() / (2 * size) {
+            let own = 2 * pair * size..2 * (pair + 1) * size;
+            let seen = (2 * pair + 2).next_multiple_of(LINE).min(line);
+            let query = halves(&self.queries[own.clone()]);
+            let gradient = halves(&self.gradient[own.clone()]);
+            let output = halves(&self.output[own.clone()]);
+            let (first, second) = probabilities.split_at_mut(line);
+            let mut p = [&mut first[..seen], &mut second[..seen]];
+            let (first, second) = slopes.split_at_mut(line);
+            let mut slopes = [&mut first[..seen], &mut second[..seen]];
 
-            probabilities.fill(0.0);
-            add_products(simd, query, &self.keys, line, probabilities);
-            probabilities[token + 1..].fill(f32::NEG_INFINITY);
-            exp(simd, probabilities, self.log_sums[token]);
+            p.iter_mut().for_each(|p| p.fill(0.0));
+            let [first, second] = &mut p;
+            keys.add_combinations(simd, query, [first, second]);
+            for (at, p) in p.iter_mut().enumerate() {
+                let token = 2 * pair + at;
+                p[(token + 1).min(seen)..].fill(f32::NEG_INFINITY);
+                exp(simd, p, self.log_sums[token]);
+            }
 
             // p · (∂p − mean of ∂p under p), where that mean is output · gradient
-            let output = &self.output[own.clone()];
-            let mean: f32 = output.iter().zip(gradient).map(|(o, g)| o * g).sum();
-            slopes.fill(-mean);
-            add_products(simd, gradient, &self.values, line, slopes);
-            let (slope, _) = S::as_mut_simd_f32s(slopes);
-            let (p, _) = S::as_simd_f32s(probabilities);
-            for (slope, &p) in slope.iter_mut().zip(p) {
-                *slope = simd.mul_f32s(*slope, p);
+            for ((slopes, output), gradient) in slopes.iter_mut().zip(output).zip(gradient) {
+                let mean: f32 = output.iter().zip(gradient).map(|(o, g)| o * g).sum();
+                slopes.fill(-mean);
+            }
+            let [first, second] = &mut slopes;
+            values.add_combinations(simd, gradient, [first, second]);
+            for (slopes, p) in slopes.iter_mut().zip(&p) {
+                let (slopes, p) = (S::as_mut_simd_f32s(slopes).0, S::as_simd_f32s(p).0);
+                for (slope, &p) in slopes.iter_mut().zip(p) {
+                    *slope = simd.mul_f32s(*slope, p);
+                }
             }
 
-            let to_query = &mut self.to_queries[own.clone()];
-            for (to, keys) in to_query.iter_mut().zip(self.keys.chunks_exact(line)) {
-                *to = product(simd, slopes, &keys[..seen]);
-            }
-            add_outer(simd, query, slopes, line, &mut self.to_keys);
-            add_outer(simd, gradient, probabilities, line, &mut self.to_values);
+            let (first, second) = self.to_queries[own].split_at_mut(size);
+            let slopes = slopes.map(|slopes| &*slopes);
+            keys.products(simd, slopes, [first, second]);
+            add_outer(simd, query, slopes, &mut self.to_keys, line);
+            let p = p.map(|p| &*p);
+            add_outer(simd, gradient, p, &mut self.to_values, line);
         }
     }
 }
 
-/// Columns of a matrix, as `[tokens, columns]`.
+fn halves(x: &[f32]) -> [&[f32]; 2] {
+    let (first, second) = x.split_at(x.len() / 2);
+    [first, second]
+}
+
+/// Columns of a matrix as `[tokens, columns]`, with zeros for a token more if they are odd.
 fn rows(x: &Array2<f32>, [from, to]: [usize; 2]) -> Vec<f32> {
-    x.slice(s![.., from..to]).iter().copied().collect()
+    let mut rows = Vec::with_capacity(pairs(x.nrows()) * (to - from));
+    for row in x.rows() {
+        rows.extend_from_slice(&row.as_slice().expect("row-major")[from..to]);
+    }
+    rows.resize(pairs(x.nrows()) * (to - from), 0.0);
+    rows
+}
+
+/// Tokens, rounded up to whole pairs.
+fn pairs(tokens: usize) -> usize {
+    tokens.next_multiple_of(2)
 }
 
 fn put_rows(x: &mut Array2<f32>, [from, to]: [usize; 2], rows: &[f32]) {
-    let mut to = x.slice_mut(s![.., from..to]);
-    to.iter_mut().zip(rows).for_each(|(to, &from)| *to = from);
+    for (mut row, from_row) in x.rows_mut().into_iter().zip(rows.chunks_exact(to - from)) {
+        row.as_slice_mut().expect("row-major")[from..to].copy_from_slice(from_row);
+    }
 }
 
 /// Columns of a matrix, as `[columns, tokens]` with zeros up to whole lines.

@@ -132,8 +132,18 @@ impl Block {
         })
     }
 
-    pub(super) fn full_name(&self, layer: &str) -> String {
+    /// The name of one of [`LAYERS`] in the model.
+    pub fn full_name(&self, layer: &str) -> String {
         format!("{}.{layer}", self.prefix)
+    }
+
+    /// Puts other weights in the place of a float layer's.
+    pub fn put_float(&mut self, layer: &str, with: Array2<f32>) -> Result<()> {
+        match self.layers.get_mut(layer) {
+            Some(Linear::Float { weights, .. }) => *weights = Arc::new(with),
+            _ => return Err(Error::other(format!("no float layer {layer}"))),
+        }
+        Ok(())
     }
 
     fn linear(&self, layer: &str, x: &Array2<f32>) -> Result<Array2<f32>> {

@@ -65,16 +65,31 @@ impl Llama {
 
     /// The logits of the next token after each, `[tokens, vocabulary]`.
     pub fn forward(&self, tokens: &[u16]) -> Result<Array2<f32>> {
+        Ok(self.logits(&self.hidden(tokens)?))
+    }
+
+    /// The hidden states after the last block.
+    pub fn hidden(&self, tokens: &[u16]) -> Result<Array2<f32>> {
         let mut x = self.embed(tokens)?;
         for block in &self.blocks {
             x = block.forward(&x, &mut Taps::none())?;
         }
-        Ok(self.logits(&x))
+        Ok(x)
     }
 
     /// The logits, from the hidden states after the last block.
     pub fn logits(&self, hidden: &Array2<f32>) -> Array2<f32> {
-        product::outputs(&rms_norm(hidden, &self.norm, self.epsilon), self.head())
+        self.head_of(&self.normed(hidden))
+    }
+
+    /// The last norm.
+    pub fn normed(&self, hidden: &Array2<f32>) -> Array2<f32> {
+        rms_norm(hidden, &self.norm, self.epsilon)
+    }
+
+    /// The logits, from hidden states that the last norm has seen.
+    pub fn head_of(&self, normed: &Array2<f32>) -> Array2<f32> {
+        product::outputs(normed, self.head())
     }
 
     /// The gradient of the hidden states after the last block, given that of [`logits`](Self::logits).

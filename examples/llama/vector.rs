@@ -4,72 +4,173 @@
 
 use pulp::Simd;
 
-/// Adds `Σ coefficients[d] · lines[d]`, with `line` floats between one line and the next.
-#[inline(always)]
-pub fn add_products<S: Simd>(
-    simd: S,
-    coefficients: &[f32],
-    lines: &[f32],
-    line: usize,
-    into: &mut [f32],
-) {
-    let len = into.len();
-    let (into, _) = S::as_mut_simd_f32s(into);
-    let (eights, rest) = coefficients.as_chunks::<8>();
-    for (chunk, coefficients) in eights.iter().enumerate() {
-        let lines: [&[S::f32s]; 8] = std::array::from_fn(|d| {
-            let start = (8 * chunk + d) * line;
-            &S::as_simd_f32s(&lines[start..start + len]).0[..into.len()]
-        });
-        let coefficients = coefficients.map(|c| simd.splat_f32s(c));
-        for (j, into) in into.iter_mut().enumerate() {
-            let mut sum = *into;
-            for d in 0..8 {
-                sum = simd.mul_add_e_f32s(coefficients[d], lines[d][j], sum);
-            }
-            *into = sum;
+/// Columns that a loop over [`Lines`] takes at once.
+const AT_ONCE: usize = 8;
+
+/// A matrix `[columns, tokens]` whose columns lie `line` floats apart.
+#[derive(Clone, Copy)]
+pub struct Lines<'a> {
+    pub floats: &'a [f32],
+    pub line: usize,
+}
+
+/// Two queries that go through the same loop, so that what they meet is read once.
+pub type Pair<T> = [T; 2];
+
+impl Lines<'_> {
+    /// Adds `Σ coefficients[column] · lines[column]` for each query.
+    #[inline(always)]
+    pub fn add_combinations<S: Simd>(
+        self,
+        simd: S,
+        coefficients: Pair<&[f32]>,
+        mut into: Pair<&mut [f32]>,
+    ) {
+        let columns = coefficients[0].len();
+        let whole = columns - columns % AT_ONCE;
+        for column in (0..whole).step_by(AT_ONCE) {
+            self.combine::<S, AT_ONCE>(simd, column, coefficients, &mut into);
+        }
+        for column in whole..columns {
+            self.combine::<S, 1>(simd, column, coefficients, &mut into);
         }
     }
-    for (&c, line) in rest
-        .iter()
-        .zip(lines.chunks_exact(line).skip(8 * eights.len()))
-    {
-        let (line, _) = S::as_simd_f32s(&line[..len]);
-        let c = simd.splat_f32s(c);
-        for (into, &x) in into.iter_mut().zip(line) {
-            *into = simd.mul_add_e_f32s(c, x, *into);
+
+    #[inline(always)]
+    fn combine<S: Simd, const N: usize>(
+        self,
+        simd: S,
+        column: usize,
+        coefficients: Pair<&[f32]>,
+        into: &mut Pair<&mut [f32]>,
+    ) {
+        let len = into[0].len();
+        let lines = self.columns::<S, N>(column, len);
+        let coefficients = splat::<S, N>(simd, coefficients, column);
+        let [first, second] = into.each_mut().map(|into| S::as_mut_simd_f32s(into).0);
+        for (j, (first, second)) in first.iter_mut().zip(second).enumerate() {
+            let mut sums = [*first, *second];
+            for (line, coefficients) in lines.iter().zip(coefficients) {
+                for (sum, coefficient) in sums.iter_mut().zip(coefficients) {
+                    *sum = simd.mul_add_e_f32s(coefficient, line[j], *sum);
+                }
+            }
+            [*first, *second] = sums;
         }
+    }
+
+    /// `Σ lines[column] · x` for each column and query.
+    #[inline(always)]
+    pub fn products<S: Simd>(self, simd: S, x: Pair<&[f32]>, mut into: Pair<&mut [f32]>) {
+        let columns = into[0].len();
+        let whole = columns - columns % AT_ONCE;
+        for column in (0..whole).step_by(AT_ONCE) {
+            self.multiply::<S, AT_ONCE>(simd, column, x, &mut into);
+        }
+        for column in whole..columns {
+            self.multiply::<S, 1>(simd, column, x, &mut into);
+        }
+    }
+
+    #[inline(always)]
+    fn multiply<S: Simd, const N: usize>(
+        self,
+        simd: S,
+        column: usize,
+        x: Pair<&[f32]>,
+        into: &mut Pair<&mut [f32]>,
+    ) {
+        let lines = self.columns::<S, N>(column, x[0].len());
+        let x = x.map(|x| S::as_simd_f32s(x).0);
+        let mut sums = [[simd.splat_f32s(0.0); 2]; N];
+        for (j, (&first, &second)) in x[0].iter().zip(x[1]).enumerate() {
+            for (line, sums) in lines.iter().zip(&mut sums) {
+                sums[0] = simd.mul_add_e_f32s(line[j], first, sums[0]);
+                sums[1] = simd.mul_add_e_f32s(line[j], second, sums[1]);
+            }
+        }
+        for (at, sums) in sums.into_iter().enumerate() {
+            for (into, sum) in into.iter_mut().zip(sums) {
+                into[column + at] = simd.reduce_sum_f32s(sum);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn columns<S: Simd, const N: usize>(&self, column: usize, len: usize) -> [&[S::f32s]; N] {
+        let vectors = len / S::F32_LANES;
+        std::array::from_fn(|at| {
+            let floats = &self.floats[(column + at) * self.line..][..len];
+            &S::as_simd_f32s(floats).0[..vectors]
+        })
     }
 }
 
-/// Adds `coefficients[d] · x` to `lines[d]`, with `line` floats between one line and the next.
+/// Adds `Σ coefficients[column] · x` over the queries to each column of lines.
 #[inline(always)]
 pub fn add_outer<S: Simd>(
     simd: S,
-    coefficients: &[f32],
-    x: &[f32],
-    line: usize,
+    coefficients: Pair<&[f32]>,
+    x: Pair<&[f32]>,
     lines: &mut [f32],
+    line: usize,
 ) {
-    let (vectors, _) = S::as_simd_f32s(x);
-    for (&c, line) in coefficients.iter().zip(lines.chunks_exact_mut(line)) {
-        let (line, _) = S::as_mut_simd_f32s(&mut line[..x.len()]);
-        let c = simd.splat_f32s(c);
-        for (to, &x) in line.iter_mut().zip(vectors) {
-            *to = simd.mul_add_e_f32s(c, x, *to);
+    let columns = coefficients[0].len();
+    let whole = columns - columns % AT_ONCE;
+    for column in (0..whole).step_by(AT_ONCE) {
+        add_outer_at::<S, AT_ONCE>(
+            simd,
+            column,
+            coefficients,
+            x,
+            &mut lines[column * line..],
+            line,
+        );
+    }
+    for column in whole..columns {
+        add_outer_at::<S, 1>(
+            simd,
+            column,
+            coefficients,
+            x,
+            &mut lines[column * line..],
+            line,
+        );
+    }
+}
+
+#[inline(always)]
+fn add_outer_at<S: Simd, const N: usize>(
+    simd: S,
+    column: usize,
+    coefficients: Pair<&[f32]>,
+    x: Pair<&[f32]>,
+    lines: &mut [f32],
+    line: usize,
+) {
+    let len = x[0].len();
+    let coefficients = splat::<S, N>(simd, coefficients, column);
+    let [first, second] = x.map(|x| S::as_simd_f32s(x).0);
+    let mut lines = lines.chunks_exact_mut(line);
+    let mut lines: [&mut [S::f32s]; N] = std::array::from_fn(|_| match lines.next() {
+        Some(line) => &mut S::as_mut_simd_f32s(&mut line[..len]).0[..first.len()],
+        None => &mut [],
+    });
+    for (j, (&first, &second)) in first.iter().zip(second).enumerate() {
+        for (line, [to_first, to_second]) in lines.iter_mut().zip(coefficients) {
+            let sum = simd.mul_add_e_f32s(to_first, first, line[j]);
+            line[j] = simd.mul_add_e_f32s(to_second, second, sum);
         }
     }
 }
 
-/// `Σ a · b`.
 #[inline(always)]
-pub fn product<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
-    let ((a, _), (b, _)) = (S::as_simd_f32s(a), S::as_simd_f32s(b));
-    let mut sum = simd.splat_f32s(0.0);
-    for (&a, &b) in a.iter().zip(b) {
-        sum = simd.mul_add_e_f32s(a, b, sum);
-    }
-    simd.reduce_sum_f32s(sum)
+fn splat<S: Simd, const N: usize>(
+    simd: S,
+    coefficients: Pair<&[f32]>,
+    column: usize,
+) -> [Pair<S::f32s>; N] {
+    std::array::from_fn(|at| coefficients.map(|c| simd.splat_f32s(c[column + at])))
 }
 
 /// The sum.

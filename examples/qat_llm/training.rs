@@ -1,0 +1,170 @@
+//! The training loop.
+
+use std::time::Instant;
+
+use lowbit::{
+    Result, Scheme,
+    prelude::*,
+    qat::{DynamicFakeQuant, Plain},
+};
+use ndarray::Array2;
+use rayon::prelude::*;
+
+use crate::{
+    adam::rate,
+    llama::{
+        Llama, loss,
+        training::{AsTheyAre, Inputs, Weights},
+    },
+    progress::Progress,
+    stories::{Batches, Story},
+    student::{Rates, Student},
+};
+
+/// What is learned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Objective {
+    /// The next token.
+    CrossEntropy,
+    /// The float model's probabilities of the next token.
+    Distillation,
+}
+
+/// How it is trained.
+#[derive(Debug, Clone)]
+pub struct Training {
+    pub objective: Objective,
+    pub steps: usize,
+    /// Stories a step.
+    pub batch: usize,
+    /// The greatest rates.
+    pub rates: Rates,
+    pub seed: u64,
+}
+
+/// Inputs of layers quantized per token.
+#[derive(Debug)]
+pub struct PerToken(DynamicFakeQuant<Plain>);
+
+impl PerToken {
+    pub fn new(scheme: Scheme) -> Self {
+        Self(DynamicFakeQuant::new(scheme, Plain))
+    }
+}
+
+impl Inputs for PerToken {
+    fn forward(&self, _: usize, x: &Array2<f32>) -> Result<Option<Array2<f32>>> {
+        self.0.forward(x).map(Some)
+    }
+
+    fn backward(&self, _: usize, x: &Array2<f32>, gradient: Array2<f32>) -> Result<Array2<f32>> {
+        Ok(self.0.backward(x, &gradient)?.input)
+    }
+}
+
+/// Trains, and returns the loss per token of the last twentieth of the steps.
+pub fn train(
+    model: &Llama,
+    student: &mut Student,
+    inputs: Option<Scheme>,
+    stories: &[Story],
+    training: &Training,
+    label: &str,
+) -> Result<f64> {
+    let inputs: Box<dyn Inputs> = match inputs {
+        Some(scheme) => Box::new(PerToken::new(scheme)),
+        None => Box::new(AsTheyAre),
+    };
+    let mut batches = Batches::new(stories, training.batch, training.seed);
+    let mut progress = Progress::new(label, training.steps);
+    let started = Instant::now();
+    let mut losses = (0.0, 0);
+    for step in 0..training.steps {
+        let batch = batches.next();
+        let batch: Vec<&Story> = batch.iter().map(|&story| &stories[story]).collect();
+        let (loss, mut gradients) = gradients(
+            model,
+            &student.weights,
+            &*inputs,
+            &batch,
+            training.objective,
+        )?;
+        let tokens: usize = batch.iter().map(|story| story.window.tokens.len()).sum();
+        for gradient in gradients.iter_mut().flatten() {
+            *gradient /= tokens as f32;
+        }
+        let most = training.rates;
+        let now = |most| rate(step, training.steps, most);
+        let rates = Rates {
+            weights: now(most.weights),
+            scales: now(most.scales),
+            zero_points: now(most.zero_points),
+        };
+        student.step(&gradients, rates)?;
+        if step >= training.steps - training.steps / 20 {
+            losses = (losses.0 + loss, losses.1 + tokens);
+        }
+        progress.show(step + 1, loss / tokens as f64, started.elapsed());
+    }
+    progress.end();
+    Ok(losses.0 / losses.1.max(1) as f64)
+}
+
+/// The sum of the losses of some stories, and its gradients; the same on any number of threads.
+fn gradients(
+    model: &Llama,
+    weights: &[Weights],
+    inputs: &dyn Inputs,
+    batch: &[&Story],
+    objective: Objective,
+) -> Result<(f64, Vec<Weights>)> {
+    let each = batch
+        .par_iter()
+        .map(|story| one(model, weights, inputs, story, objective))
+        .collect::<Result<Vec<_>>>()?;
+    let mut each = each.into_iter();
+    let Some((mut loss, mut sums)) = each.next() else {
+        return Ok((0.0, Vec::new()));
+    };
+    for (other, gradients) in each {
+        loss += other;
+        for (sum, gradient) in sums.iter_mut().flatten().zip(gradients.iter().flatten()) {
+            *sum += gradient;
+        }
+    }
+    Ok((loss, sums))
+}
+
+fn one(
+    model: &Llama,
+    weights: &[Weights],
+    inputs: &dyn Inputs,
+    story: &Story,
+    objective: Objective,
+) -> Result<(f64, Vec<Weights>)> {
+    let mut x = model.embed(&story.window.tokens)?;
+    let mut traces = Vec::with_capacity(weights.len());
+    for (block, weights) in model.layers().iter().zip(weights) {
+        let (y, trace) = block.trace(x, weights, inputs)?;
+        traces.push(trace);
+        x = y;
+    }
+    let logits = model.logits(&x);
+    let (loss, gradient) = match objective {
+        Objective::CrossEntropy => loss::cross_entropy(&logits, &story.window.targets),
+        Objective::Distillation => loss::divergence(&logits, &model.head_of(&story.teacher)),
+    };
+    let mut gradient = model.logits_backward(&x, &gradient);
+    let zeros = |weights: &Weights| weights.each_ref().map(|w| Array2::zeros(w.dim()));
+    let mut sums: Vec<Weights> = weights.iter().map(zeros).collect();
+    let blocks = model
+        .layers()
+        .iter()
+        .zip(weights)
+        .zip(&traces)
+        .zip(&mut sums);
+    for (((block, weights), trace), sums) in blocks.rev() {
+        gradient = block.backward(trace, weights, inputs, gradient, sums)?;
+    }
+    Ok((loss, sums))
+}
