@@ -23,6 +23,7 @@ use block::Linear;
 pub use block::{Block, LAYERS};
 use parts::{add_rms_norm_gradient, rms_norm};
 
+#[derive(Clone)]
 pub struct Llama {
     embedding: Array2<f32>,
     blocks: Vec<Block>,

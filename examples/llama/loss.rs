@@ -62,11 +62,27 @@ impl WithSimd for &mut Rows {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         for row in self.values.chunks_exact_mut(self.width.max(1)) {
-            let most = row.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+            let (vectors, rest) = S::as_simd_f32s(row);
+            let mut most = simd.splat_f32s(f32::NEG_INFINITY);
+            for &x in vectors {
+                most = simd.max_f32s(most, x);
+            }
+            let most = rest
+                .iter()
+                .fold(simd.reduce_max_f32s(most), |a, &b| a.max(b));
             exp(simd, row, most);
-            let sum: f32 = row.iter().sum();
+            let (vectors, rest) = S::as_mut_simd_f32s(row);
+            let mut sum = simd.splat_f32s(0.0);
+            for &mut x in &mut *vectors {
+                sum = simd.add_f32s(sum, x);
+            }
+            let sum = simd.reduce_sum_f32s(sum) + rest.iter().sum::<f32>();
             self.log_sums.push(most + sum.ln());
-            row.iter_mut().for_each(|p| *p /= sum);
+            let share = simd.splat_f32s(1.0 / sum);
+            for p in vectors {
+                *p = simd.mul_f32s(*p, share);
+            }
+            rest.iter_mut().for_each(|p| *p /= sum);
         }
     }
 }

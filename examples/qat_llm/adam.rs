@@ -32,14 +32,19 @@ impl Adam {
         }
     }
 
-    /// Moves the parameters against their gradients.
-    pub fn step(&mut self, parameters: &mut [f32], gradients: &[f32], rate: f32) {
+    /// Moves the parameters against their gradients, both in the same order.
+    pub fn step<'a>(
+        &mut self,
+        parameters: impl IntoIterator<Item = &'a mut f32>,
+        gradients: impl IntoIterator<Item = &'a f32>,
+        rate: f32,
+    ) {
         self.steps += 1;
         let [mean_left, square_left] = BETAS.map(|beta| 1.0 - beta.powi(self.steps));
         let rate = rate / mean_left;
         let moments = self.mean.iter_mut().zip(&mut self.square);
         for ((parameter, &gradient), (mean, square)) in
-            parameters.iter_mut().zip(gradients).zip(moments)
+            parameters.into_iter().zip(gradients).zip(moments)
         {
             *mean += (1.0 - BETAS[0]) * (gradient - *mean);
             *square += (1.0 - BETAS[1]) * (gradient * gradient - *square);

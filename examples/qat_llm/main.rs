@@ -1,4 +1,13 @@
-//! A language model trained under quantization.
+//! A language model trained under quantization, to win back what post-training quantization loses.
+//!
+//! ```text
+//! cargo run --release --example qat_llm -- --setting w2g32
+//! ```
+//!
+//! This file is the tutorial: read it from top to bottom. `start.rs` quantizes by the crate and keeps
+//! the codes; `student.rs` holds the weights that are trained and what moves them onto the grid;
+//! `training.rs` is the loop; `../llama` the model with its backward pass.
+
 #![allow(
     unreachable_pub,
     clippy::cast_precision_loss,
@@ -10,20 +19,36 @@ mod adam;
 #[path = "../llama/llama.rs"]
 #[allow(dead_code, reason = "programs use parts of it")]
 mod llama;
+mod lora;
+mod options;
 mod progress;
+mod setting;
 mod start;
 mod stories;
 mod student;
+mod table;
 #[path = "../quantize_llm/tokens.rs"]
 mod tokens;
 mod training;
 
-use llama::Llama;
-use lowbit::{Result, Scheme, flow::Pipeline, io};
 use std::time::Instant;
+
+use lowbit::{Result, io};
+
+use llama::Llama;
+use options::Options;
+use setting::Setting;
+use start::Start;
 use stories::Story;
-use student::{Rates, Student};
+use student::{Rates, Student, Trained};
+use table::Run;
+use tokens::{Window, score, windows};
 use training::{Objective, Training, train};
+
+/// Tokens of a story, as many as the model was trained on.
+const LENGTH: usize = 512;
+/// Stories at the end of the training file that are not trained on: they choose the start.
+const HELD_OUT: usize = 100;
 
 fn main() {
     if let Err(error) = run() {
@@ -32,100 +57,164 @@ fn main() {
     }
 }
 
-fn env(name: &str, default: f32) -> f32 {
-    std::env::var(name)
-        .ok()
-        .map_or(default, |v| v.parse().unwrap())
+/// What stays the same over all runs.
+struct Bench {
+    options: Options,
+    float: Llama,
+    stories: Vec<Story>,
+    held_out: Vec<Window>,
+    eval: Vec<Window>,
 }
 
 fn run() -> Result<()> {
-    let read = || Llama::read(&*io::open("../shared/models/stories260K")?);
-    let model = read()?;
-    let mut train_windows = tokens::windows(
-        "../shared/data/tinystories-calibration.u16".as_ref(),
-        512,
-        usize::MAX,
-    )?;
-    let total = train_windows.len();
-    let held = train_windows.split_off(total - 100);
-    let stories_n = env("STORIES", 1e9) as usize;
-    train_windows.truncate(stories_n);
-    let mut validation = tokens::windows(
-        "../shared/data/tinystories-validation.u16".as_ref(),
-        512,
-        usize::MAX,
-    )?;
-    let later = validation.split_off(60);
-    println!(
-        "stories {total} later {} float eval {:.4} held {:.4} later {:.4}",
-        later.len(),
-        tokens::score(&model, &validation)?.perplexity,
-        tokens::score(&model, &held)?.perplexity,
-        tokens::score(&model, &later)?.perplexity
-    );
-    let t = Instant::now();
-    let stories = Story::read(&model, train_windows)?;
-    println!("teacher {:.1} s", t.elapsed().as_secs_f64());
-    let bits = env("BITS", 3.0) as u32;
-    let group = env("GROUP", 0.0) as usize;
-    let scheme = match group {
-        0 => Scheme::int(bits).per_axis(0).symmetric().build()?,
-        size => Scheme::int(bits)
-            .per_group(size)
-            .unsigned()
-            .asymmetric_float()
-            .build()?,
+    // 1. The float model, which is also the teacher, and the texts.
+    let options = Options::read(std::env::args().skip(1))?;
+    let float = Llama::read(&*io::open(&options.model)?)?;
+    let eval = windows(&options.eval, LENGTH, options.stories)?;
+    let mut training = windows(&options.training, LENGTH, usize::MAX)?;
+    let held_out = training.split_off(training.len() - HELD_OUT.min(training.len() / 2));
+    let started = Instant::now();
+    let stories = Story::read(&float, training)?;
+    let bench = Bench {
+        options,
+        float,
+        stories,
+        held_out,
+        eval,
     };
-    let inputs = match env("ACT", 0.0) as u32 {
-        0 => None,
-        bits => Some(Scheme::int(bits).per_row().build()?),
-    };
-    let mut ptq = read()?;
-    let method = std::env::var("METHOD").unwrap_or("compensate+gptq+quantease".into());
-    let start = start::quantize(
-        &mut ptq,
-        method.parse::<Pipeline>()?,
-        scheme,
-        inputs,
-        &stories[..64],
-    )?;
-    println!(
-        "ptq {method} eval {:.4} held {:.4} later {:.4}",
-        tokens::score(&ptq, &validation)?.perplexity,
-        tokens::score(&ptq, &held)?.perplexity,
-        tokens::score(&ptq, &later)?.perplexity
-    );
-    let mut student = match env("FLOAT", 0.0) == 1.0 {
-        false => Student::new(&model, &start)?,
-        true => Student::without_quantization(&model, &start)?,
-    };
-    let steps = env("STEPS", 100.0) as usize;
-    let r = env("RATE", 5e-4);
-    let training = Training {
-        objective: if env("CE", 0.0) == 1.0 {
-            Objective::CrossEntropy
-        } else {
-            Objective::Distillation
-        },
-        steps,
-        batch: env("BATCH", 4.0) as usize,
-        rates: Rates {
-            weights: r,
-            scales: env("RS", r),
-            zero_points: env("RZ", r),
-        },
-        seed: env("SEED", 1.0) as u64,
-    };
-    let t = Instant::now();
-    let loss = train(&model, &mut student, inputs, &stories, &training, "train")?;
-    let secs = t.elapsed().as_secs_f64();
-    let done = student.convert(read()?, inputs)?;
-    println!(
-        "{steps} steps {secs:.1} s {:.1} steps/s loss {loss:.4}; eval {:.4} held {:.4} later {:.4}",
-        steps as f64 / secs,
-        tokens::score(&done, &validation)?.perplexity,
-        tokens::score(&done, &held)?.perplexity,
-        tokens::score(&done, &later)?.perplexity
-    );
-    Ok(())
+    table::print_header();
+    let mut runs = vec![bench.measured(&bench.float, "", "float".into(), started)?];
+    runs[0].print();
+
+    // 2. Each setting: quantize without training, then train.
+    for setting in &bench.options.settings {
+        for run in bench.setting(setting, runs[0].score.perplexity)? {
+            runs.push(run);
+        }
+    }
+    match &bench.options.json {
+        Some(path) => table::write(path, &runs),
+        None => Ok(()),
+    }
+}
+
+impl Bench {
+    fn setting(&self, setting: &Setting, float: f64) -> Result<Vec<Run>> {
+        let options = &self.options;
+        let mut runs = Vec::new();
+
+        // The best that the crate does without training; training starts from the best codes.
+        let mut best: Option<Run> = None;
+        let mut start: Option<(f64, Start)> = None;
+        for method in start::METHODS {
+            let started = Instant::now();
+            let mut model = self.float.clone();
+            let layers = start::quantize(&mut model, method, setting, &self.stories)?;
+            let run = self.measured(&model, setting.name, format!("ptq {method}"), started)?;
+            let held_out = run.held_out.perplexity;
+            let better = |than: f64| held_out < than;
+            if layers.can_be_trained() && start.as_ref().is_none_or(|(than, _)| better(*than)) {
+                start = Some((held_out, layers));
+            }
+            if best
+                .as_ref()
+                .is_none_or(|run| better(run.held_out.perplexity))
+            {
+                best = Some(run);
+            }
+        }
+        let (Some(best), Some((_, start))) = (best, start) else {
+            return Ok(runs);
+        };
+        best.print();
+        let ptq = best.score.perplexity;
+        runs.push(best);
+
+        for &objective in &options.objectives {
+            let mut of_objective = Vec::new();
+            for seed in options.seed..options.seed + options.seeds {
+                let trained = match options.lora {
+                    Some(rank) => Trained::Adapters { rank, seed },
+                    None => Trained::Weights,
+                };
+                let student = Student::new(&self.float, &start, trained)?;
+                let mut run = self.train(student, setting, objective, seed)?;
+                run.recovered = Some((ptq - run.score.perplexity) / (ptq - float));
+                run.print();
+                of_objective.push(run);
+            }
+            table::print_mean(&of_objective.iter().collect::<Vec<_>>());
+            runs.append(&mut of_objective);
+            // 3. The control: what the same training does to the float model.
+            if options.control {
+                let student = Student::new(&self.float, &start, Trained::WithoutQuantization)?;
+                let float_inputs = Setting {
+                    inputs: None,
+                    ..setting.clone()
+                };
+                let run = self.train(student, &float_inputs, objective, options.seed)?;
+                run.print();
+                runs.push(run);
+            }
+        }
+        Ok(runs)
+    }
+
+    fn train(
+        &self,
+        mut student: Student,
+        setting: &Setting,
+        objective: Objective,
+        seed: u64,
+    ) -> Result<Run> {
+        let options = &self.options;
+        let training = Training {
+            objective,
+            steps: options.steps,
+            batch: options.batch,
+            rates: match options.rate {
+                Some(rate) => Rates::all(rate),
+                None => student.rates(setting.rates),
+            },
+            seed,
+        };
+        let what = format!("{} {objective}", student.name());
+        let label = format!("{} {what}, seed {seed}", setting.name);
+        let started = Instant::now();
+        train(
+            &self.float,
+            &mut student,
+            setting.inputs,
+            &self.stories,
+            &training,
+            &label,
+        )?;
+
+        // What is measured is the converted model: integers, packed, and their kernels.
+        let converted = student.convert(self.float.clone(), setting.inputs)?;
+        let mut run = self.measured(&converted, setting.name, what, started)?;
+        run.seed = Some(seed);
+        run.steps = training.steps;
+        Ok(run)
+    }
+
+    fn measured(
+        &self,
+        model: &Llama,
+        setting: &'static str,
+        what: String,
+        started: Instant,
+    ) -> Result<Run> {
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(Run {
+            setting,
+            what,
+            seed: None,
+            steps: 0,
+            seconds,
+            score: score(model, &self.eval)?,
+            held_out: score(model, &self.held_out)?,
+            recovered: None,
+        })
+    }
 }

@@ -9,7 +9,8 @@ use crate::{llama::Llama, tokens::Window};
 /// A story, and what the float model says of it.
 pub struct Story {
     pub window: Window,
-    /// The float model's hidden states before its head, `[tokens, hidden]`: an eighth of its logits.
+    /// The float model's hidden states before its head, `[tokens, hidden]`: its logits are many times
+    /// as large.
     pub teacher: Array2<f32>,
 }
 
@@ -71,12 +72,17 @@ impl Batches {
 pub struct Random(pub u64);
 
 impl Random {
-    pub fn bits(&mut self) -> u64 {
+    fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^ (bits >> 31)
+    }
+
+    /// From −1 to 1.
+    pub fn uniform(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 
     fn shuffle<T>(&mut self, items: &mut [T]) {

@@ -7,18 +7,35 @@ use lowbit::{
     qat::{AffineFakeQuant, Gradients, Lsq},
 };
 use ndarray::{Array2, Ix2};
+use rayon::prelude::*;
 
 use crate::{
     adam::Adam,
     llama::{LAYERS, Llama, training::Weights},
-    start::Layers,
+    lora::Adapters,
+    start::Start,
+    stories::Random,
 };
 
 /// How far from its code a weight may start, in steps: just not at the edge to the next.
 const REACH: f32 = 0.45;
+/// The rate of adapters by that of weights.
+const ADAPTERS: f32 = 5.0;
+
+/// What is trained of a layer.
+#[derive(Debug, Clone, Copy)]
+pub enum Trained {
+    /// All weights, and their scales and zero points.
+    Weights,
+    /// Adapters beside weights that stay, and scales and zero points.
+    Adapters { rank: usize, seed: u64 },
+    /// All weights of the float model, with fake quantization switched off.
+    WithoutQuantization,
+}
 
 /// All layers of all blocks.
 pub struct Student {
+    trained: Trained,
     blocks: Vec<Vec<Layer>>,
     /// The weights that the blocks run with: those that are trained, on the grid.
     pub weights: Vec<Weights>,
@@ -34,16 +51,32 @@ pub struct Rates {
     pub zero_points: f32,
 }
 
+impl Rates {
+    /// One rate for all.
+    pub fn all(rate: f32) -> Self {
+        Self {
+            weights: rate,
+            scales: rate,
+            zero_points: rate,
+        }
+    }
+}
+
 impl Student {
     /// From what post-training quantization left.
-    pub fn new(model: &Llama, start: &Layers) -> Result<Self> {
+    pub fn new(model: &Llama, start: &Start, trained: Trained) -> Result<Self> {
+        let mut random = match trained {
+            Trained::Adapters { seed, .. } => Random(seed),
+            _ => Random(0),
+        };
         let mut blocks = Vec::new();
         for block in model.layers() {
             let float = block.float_weights()?;
             let layer = |(name, float)| {
                 let name = block.full_name(name);
                 let none = || Error::other(format!("{name} was not quantized"));
-                Layer::new(float, start.get(&name).ok_or_else(none)?)
+                let start = start.layers.get(&name).ok_or_else(none)?;
+                Layer::new(float, start, trained, &mut random)
             };
             let layers = LAYERS.into_iter().zip(&float).map(layer);
             blocks.push(layers.collect::<Result<Vec<_>>>()?);
@@ -52,6 +85,7 @@ impl Student {
             std::array::from_fn(|layer| Array2::zeros(layers[layer].latent.dim()))
         };
         let mut student = Self {
+            trained,
             weights: blocks.iter().map(shapes).collect(),
             blocks,
         };
@@ -59,17 +93,34 @@ impl Student {
         Ok(student)
     }
 
-    /// With fake quantization switched off: the float model, trained alike.
-    pub fn without_quantization(model: &Llama, start: &Layers) -> Result<Self> {
-        let mut student = Self::new(model, start)?;
-        for (block, layers) in model.layers().iter().zip(&mut student.blocks) {
-            for (layer, float) in layers.iter_mut().zip(block.float_weights()?) {
-                layer.latent = float;
-                layer.fake.set_enabled(false);
-            }
+    /// What a table calls it.
+    pub fn name(&self) -> String {
+        match self.trained {
+            Trained::Weights => "qat".into(),
+            Trained::Adapters { rank, .. } => format!("qat, adapters of rank {rank}"),
+            Trained::WithoutQuantization => "float control".into(),
         }
-        student.put_on_grid()?;
-        Ok(student)
+    }
+
+    /// The rates for what is trained, from those for weights: adapters, small and many-fold in their
+    /// effect, take larger ones.
+    pub fn rates(&self, rates: Rates) -> Rates {
+        match self.trained {
+            Trained::Adapters { .. } => Rates {
+                weights: ADAPTERS * rates.weights,
+                ..rates
+            },
+            _ => rates,
+        }
+    }
+
+    /// Moves what is trained against the gradients of `weights`.
+    pub fn step(&mut self, gradients: &[Weights], rates: Rates) -> Result<()> {
+        let layers = self.blocks.iter_mut().flatten();
+        let both: Vec<_> = layers.zip(gradients.iter().flatten()).collect();
+        both.into_par_iter()
+            .try_for_each(|(layer, gradient)| layer.step(gradient, rates))?;
+        self.put_on_grid()
     }
 
     fn put_on_grid(&mut self) -> Result<()> {
@@ -80,16 +131,7 @@ impl Student {
         Ok(())
     }
 
-    /// Moves what is trained against the gradients of `weights`.
-    pub fn step(&mut self, gradients: &[Weights], rates: Rates) -> Result<()> {
-        let layers = self.blocks.iter_mut().flatten();
-        for (layer, gradient) in layers.zip(gradients.iter().flatten()) {
-            layer.step(gradient, rates)?;
-        }
-        self.put_on_grid()
-    }
-
-    /// Puts the layers into a float model: packed, or as floats if fake quantization is off.
+    /// A float model with the layers that were trained: packed, or as floats if fake quantization is off.
     pub fn convert(&self, mut model: Llama, inputs: Option<Scheme>) -> Result<Llama> {
         for (index, layers) in self.blocks.iter().enumerate() {
             let mut block = model.block(index)?;
@@ -115,6 +157,8 @@ impl Student {
 struct Layer {
     /// `[out, in]`.
     latent: Array2<f32>,
+    /// What `latent` is the sum of, if they are trained instead.
+    adapters: Option<Adapters>,
     fake: AffineFakeQuant<Lsq>,
     /// Scales are `start · ratio`, so that one rate fits them all.
     start: Vec<f32>,
@@ -126,7 +170,12 @@ struct Layer {
 impl Layer {
     /// From a layer's codes; weights keep what rounding took from them, as far as they stay nearest
     /// to their code.
-    fn new(float: &Array2<f32>, start: &QuantizedLayer) -> Result<Self> {
+    fn new(
+        float: &Array2<f32>,
+        start: &QuantizedLayer,
+        trained: Trained,
+        random: &mut Random,
+    ) -> Result<Self> {
         if start.transform().is_some() {
             return Err(Error::other(
                 "training starts from codes without a transform",
@@ -140,8 +189,20 @@ impl Layer {
             *at += (float - *at).clamp(-most, most);
         }
         let groups = groups.parameters();
+        let mut fake = AffineFakeQuant::new(affine, Lsq);
+        let mut adapters = None;
+        match trained {
+            Trained::Weights => {}
+            Trained::Adapters { rank, .. } => {
+                adapters = Some(Adapters::new(latent.clone(), rank, random));
+            }
+            Trained::WithoutQuantization => {
+                fake.set_enabled(false);
+                latent.assign(float);
+            }
+        }
         Ok(Self {
-            start: affine.scale().to_vec(),
+            start: fake.scale().to_vec(),
             ratio: vec![1.0; groups],
             gradients: Gradients {
                 input: Array2::zeros(latent.dim()),
@@ -150,13 +211,15 @@ impl Layer {
             },
             adam: [latent.len(), groups, groups].map(Adam::new),
             latent,
-            fake: AffineFakeQuant::new(affine, Lsq),
+            adapters,
+            fake,
         })
     }
 
     fn step(&mut self, gradient: &Array2<f32>, rates: Rates) -> Result<()> {
         let Self {
             latent,
+            adapters,
             fake,
             gradients,
             adam,
@@ -164,12 +227,10 @@ impl Layer {
         } = self;
         fake.backward_into(&*latent, gradient, gradients)?;
         let [weights, scales, zero_points] = adam;
-        let (latent, to_latent) = (latent.as_slice_mut(), gradients.input.as_slice());
-        weights.step(
-            latent.unwrap_or_default(),
-            to_latent.unwrap_or_default(),
-            rates.weights,
-        );
+        match adapters {
+            Some(adapters) => adapters.step(&gradients.input, rates.weights, latent),
+            None => weights.step(latent, &gradients.input, rates.weights),
+        }
         if !fake.is_enabled() {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! The training loop.
 
-use std::time::Instant;
+use std::{fmt, time::Instant};
 
 use lowbit::{
     Result, Scheme,
@@ -28,6 +28,15 @@ pub enum Objective {
     CrossEntropy,
     /// The float model's probabilities of the next token.
     Distillation,
+}
+
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CrossEntropy => "ce",
+            Self::Distillation => "kl",
+        })
+    }
 }
 
 /// How it is trained.
@@ -62,7 +71,7 @@ impl Inputs for PerToken {
     }
 }
 
-/// Trains, and returns the loss per token of the last twentieth of the steps.
+/// Trains a student of this model, which is also its teacher.
 pub fn train(
     model: &Llama,
     student: &mut Student,
@@ -70,7 +79,7 @@ pub fn train(
     stories: &[Story],
     training: &Training,
     label: &str,
-) -> Result<f64> {
+) -> Result<()> {
     let inputs: Box<dyn Inputs> = match inputs {
         Some(scheme) => Box::new(PerToken::new(scheme)),
         None => Box::new(AsTheyAre),
@@ -78,20 +87,13 @@ pub fn train(
     let mut batches = Batches::new(stories, training.batch, training.seed);
     let mut progress = Progress::new(label, training.steps);
     let started = Instant::now();
-    let mut losses = (0.0, 0);
     for step in 0..training.steps {
         let batch = batches.next();
         let batch: Vec<&Story> = batch.iter().map(|&story| &stories[story]).collect();
-        let (loss, mut gradients) = gradients(
-            model,
-            &student.weights,
-            &*inputs,
-            &batch,
-            training.objective,
-        )?;
+        let (loss, mut sums) = sums(model, student, &*inputs, &batch, training.objective)?;
         let tokens: usize = batch.iter().map(|story| story.window.tokens.len()).sum();
-        for gradient in gradients.iter_mut().flatten() {
-            *gradient /= tokens as f32;
+        for sum in sums.iter_mut().flatten() {
+            *sum /= tokens as f32;
         }
         let most = training.rates;
         let now = |most| rate(step, training.steps, most);
@@ -100,51 +102,48 @@ pub fn train(
             scales: now(most.scales),
             zero_points: now(most.zero_points),
         };
-        student.step(&gradients, rates)?;
-        if step >= training.steps - training.steps / 20 {
-            losses = (losses.0 + loss, losses.1 + tokens);
-        }
+        student.step(&sums, rates)?;
         progress.show(step + 1, loss / tokens as f64, started.elapsed());
     }
     progress.end();
-    Ok(losses.0 / losses.1.max(1) as f64)
+    Ok(())
 }
 
 /// The sum of the losses of some stories, and its gradients; the same on any number of threads.
-fn gradients(
+fn sums(
     model: &Llama,
-    weights: &[Weights],
+    student: &Student,
     inputs: &dyn Inputs,
     batch: &[&Story],
     objective: Objective,
 ) -> Result<(f64, Vec<Weights>)> {
     let each = batch
         .par_iter()
-        .map(|story| one(model, weights, inputs, story, objective))
+        .map(|story| one(model, student, inputs, story, objective))
         .collect::<Result<Vec<_>>>()?;
-    let mut each = each.into_iter();
-    let Some((mut loss, mut sums)) = each.next() else {
-        return Ok((0.0, Vec::new()));
-    };
-    for (other, gradients) in each {
-        loss += other;
-        for (sum, gradient) in sums.iter_mut().flatten().zip(gradients.iter().flatten()) {
-            *sum += gradient;
-        }
-    }
-    Ok((loss, sums))
+    let sum = each
+        .into_iter()
+        .reduce(|(mut loss, mut sums), (other, gradients)| {
+            loss += other;
+            for (sum, gradient) in sums.iter_mut().flatten().zip(gradients.iter().flatten()) {
+                *sum += gradient;
+            }
+            (loss, sums)
+        });
+    Ok(sum.unwrap_or_default())
 }
 
+/// The loss of a story, and its gradients.
 fn one(
     model: &Llama,
-    weights: &[Weights],
+    student: &Student,
     inputs: &dyn Inputs,
     story: &Story,
     objective: Objective,
 ) -> Result<(f64, Vec<Weights>)> {
     let mut x = model.embed(&story.window.tokens)?;
-    let mut traces = Vec::with_capacity(weights.len());
-    for (block, weights) in model.layers().iter().zip(weights) {
+    let mut traces = Vec::with_capacity(student.weights.len());
+    for (block, weights) in model.layers().iter().zip(&student.weights) {
         let (y, trace) = block.trace(x, weights, inputs)?;
         traces.push(trace);
         x = y;
@@ -156,11 +155,11 @@ fn one(
     };
     let mut gradient = model.logits_backward(&x, &gradient);
     let zeros = |weights: &Weights| weights.each_ref().map(|w| Array2::zeros(w.dim()));
-    let mut sums: Vec<Weights> = weights.iter().map(zeros).collect();
+    let mut sums: Vec<Weights> = student.weights.iter().map(zeros).collect();
     let blocks = model
         .layers()
         .iter()
-        .zip(weights)
+        .zip(&student.weights)
         .zip(&traces)
         .zip(&mut sums);
     for (((block, weights), trace), sums) in blocks.rev() {
