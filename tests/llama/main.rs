@@ -4,9 +4,10 @@
 #![cfg(not(target_family = "wasm"))]
 #![allow(
     unreachable_pub,
+    clippy::unwrap_used,
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
-    reason = "a program: its modules are its own, and its numbers small"
+    reason = "helpers of tests, and modules of a program, whose numbers are small"
 )]
 
 #[path = "../../examples/llama/llama.rs"]
