@@ -146,7 +146,7 @@ impl Block {
         Ok(())
     }
 
-    fn linear(&self, layer: &str, x: &Array2<f32>) -> Result<Array2<f32>> {
+    pub(super) fn linear(&self, layer: &str, x: &Array2<f32>) -> Result<Array2<f32>> {
         match &self.layers[&self.full_name(layer)] {
             Linear::Packed(packed) => packed.forward(x),
             Linear::Float { weights, bias } => {

@@ -3,6 +3,7 @@
 
 mod attention;
 mod block;
+pub mod decoding;
 pub mod loss;
 mod parts;
 mod product;
@@ -23,7 +24,7 @@ use block::Linear;
 pub use block::{Block, LAYERS};
 use parts::{add_rms_norm_gradient, rms_norm};
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Llama {
     embedding: Array2<f32>,
     blocks: Vec<Block>,

@@ -43,17 +43,29 @@ pub fn add_rms_norm_gradient(
 
 /// Turns element `j` of each head with element `j + size / 2`, by the position of the row.
 pub fn rotate(x: &mut Array2<f32>, size: usize, frequencies: &[f32]) {
-    turn(x, size, frequencies, 1.0);
+    turn(x, size, frequencies, 1.0, |row| row);
 }
 
 /// The opposite of [`rotate`], which is also its gradient.
 pub fn rotate_back(x: &mut Array2<f32>, size: usize, frequencies: &[f32]) {
-    turn(x, size, frequencies, -1.0);
+    turn(x, size, frequencies, -1.0, |row| row);
 }
 
-fn turn(x: &mut Array2<f32>, size: usize, frequencies: &[f32], direction: f32) {
+/// [`rotate`], where all rows have the same position.
+pub fn rotate_at(x: &mut Array2<f32>, size: usize, frequencies: &[f32], position: usize) {
+    turn(x, size, frequencies, 1.0, |_| position);
+}
+
+fn turn(
+    x: &mut Array2<f32>,
+    size: usize,
+    frequencies: &[f32],
+    direction: f32,
+    position: impl Fn(usize) -> usize,
+) {
     let mut turns = vec![(0.0, 0.0); frequencies.len()];
-    for (position, mut row) in x.rows_mut().into_iter().enumerate() {
+    for (row_index, mut row) in x.rows_mut().into_iter().enumerate() {
+        let position = position(row_index);
         for (turn, &frequency) in turns.iter_mut().zip(frequencies) {
             let (sin, cos) = (position as f32 * frequency).sin_cos();
             *turn = (direction * sin, cos);

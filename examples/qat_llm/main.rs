@@ -47,8 +47,6 @@ use training::{Objective, Training, train};
 
 /// Tokens of a story, as many as the model was trained on.
 const LENGTH: usize = 512;
-/// Stories at the end of the training file that are not trained on: they choose the start.
-const HELD_OUT: usize = 100;
 
 fn main() {
     if let Err(error) = run() {
@@ -61,7 +59,9 @@ fn main() {
 struct Bench {
     options: Options,
     float: Llama,
+    /// Those of the training file, and more that the float model wrote.
     stories: Vec<Story>,
+    written: Vec<Story>,
     held_out: Vec<Window>,
     eval: Vec<Window>,
 }
@@ -70,15 +70,22 @@ fn run() -> Result<()> {
     // 1. The float model, which is also the teacher, and the texts.
     let options = Options::read(std::env::args().skip(1))?;
     let float = Llama::read(&*io::open(&options.model)?)?;
-    let eval = windows(&options.eval, LENGTH, options.stories)?;
     let mut training = windows(&options.training, LENGTH, usize::MAX)?;
-    let held_out = training.split_off(training.len() - HELD_OUT.min(training.len() / 2));
+    let mut eval = windows(&options.eval, LENGTH, usize::MAX)?;
+    // What is chosen, is chosen on stories that are neither trained on nor reported.
+    let mut held_out = eval.split_off(options.stories.min(eval.len()));
+    if held_out.is_empty() {
+        held_out = training.split_off(training.len() / 2);
+    }
     let started = Instant::now();
-    let stories = Story::read(&float, training)?;
+    let written = stories::written(&float, &training, options.written, options.seed)?;
+    let stories = Story::read(&float, training, false)?;
+    let written = Story::read(&float, written, true)?;
     let bench = Bench {
         options,
         float,
         stories,
+        written,
         held_out,
         eval,
     };
@@ -106,7 +113,7 @@ impl Bench {
         // The best that the crate does without training; training starts from the best codes.
         let mut best: Option<Run> = None;
         let mut start: Option<(f64, Start)> = None;
-        for method in start::METHODS {
+        for method in &options.methods {
             let started = Instant::now();
             let mut model = self.float.clone();
             let layers = start::quantize(&mut model, method, setting, &self.stories)?;
@@ -172,6 +179,7 @@ impl Bench {
             objective,
             steps: options.steps,
             batch: options.batch,
+            hard: options.hard,
             rates: match options.rate {
                 Some(rate) => Rates::all(rate),
                 None => student.rates(setting.rates),
@@ -180,12 +188,17 @@ impl Bench {
         };
         let what = format!("{} {objective}", student.name());
         let label = format!("{} {what}, seed {seed}", setting.name);
+        let written = match objective {
+            Objective::Distillation => &*self.written,
+            Objective::CrossEntropy => &[],
+        };
+        let stories: Vec<&Story> = self.stories.iter().chain(written).collect();
         let started = Instant::now();
         train(
             &self.float,
             &mut student,
             setting.inputs,
-            &self.stories,
+            &stories,
             &training,
             &label,
         )?;

@@ -4,13 +4,14 @@ use std::{path::PathBuf, str::FromStr};
 
 use lowbit::{Error, Result};
 
-use crate::{setting::Setting, training::Objective};
+use crate::{setting::Setting, start::METHODS, training::Objective};
 
 pub const USAGE: &str = "\
 options (defaults in brackets):
   --setting NAME        w3: 3 bits, a scale a row; w2g32: 2 bits in groups of 32 with zero points;
                         w4a8, w4a4: 4 bits a row, inputs of 8 or 4 bits per token; all [w3]
   --objective WORD      kl: learn the float model's probabilities; ce: the next token; both [kl]
+  --hard X              the part of the next token itself in kl [0.3]
   --lora RANK           train adapters of this rank beside weights that stay [all weights]
   --steps N             steps of training [4000]
   --batch N             stories a step [4]
@@ -20,13 +21,19 @@ options (defaults in brackets):
   --no-control          leave out the same training of the float model
   --model PATH          a directory or a GGUF file [../shared/models/stories260K]
   --training FILE       16-bit ids, little-endian [../shared/data/tinystories-calibration.u16]
-  --eval FILE           the same, never trained on [../shared/data/tinystories-validation.u16]
+  --eval FILE           the same, never trained on; what follows the stories that are reported
+                        is for choosing [../shared/data/tinystories-validation.u16]
+  --written N           stories that the float model writes for each of the training file, to
+                        distil on [2]
   --stories N           stories to evaluate [60]
+  --methods LIST        pipelines to try before training, with commas between them
+                        [gptaq,gptaq+quantease,compensate+gptq+quantease,best]
   --json FILE           write what was measured";
 
 pub struct Options {
     pub settings: Vec<Setting>,
     pub objectives: Vec<Objective>,
+    pub hard: f32,
     pub lora: Option<usize>,
     pub steps: usize,
     pub batch: usize,
@@ -37,7 +44,9 @@ pub struct Options {
     pub model: PathBuf,
     pub training: PathBuf,
     pub eval: PathBuf,
+    pub written: usize,
     pub stories: usize,
+    pub methods: Vec<String>,
     pub json: Option<String>,
 }
 
@@ -46,6 +55,7 @@ impl Options {
         let mut options = Self {
             settings: vec![Setting::named("w3")?],
             objectives: vec![Objective::Distillation],
+            hard: 0.3,
             lora: None,
             steps: 4000,
             batch: 4,
@@ -56,7 +66,9 @@ impl Options {
             model: "../shared/models/stories260K".into(),
             training: "../shared/data/tinystories-calibration.u16".into(),
             eval: "../shared/data/tinystories-validation.u16".into(),
+            written: 2,
             stories: 60,
+            methods: METHODS.map(String::from).to_vec(),
             json: None,
         };
         while let Some(name) = arguments.next() {
@@ -81,6 +93,7 @@ impl Options {
                         }
                     }
                 }
+                "--hard" => options.hard = part(&name, &value()?)?,
                 "--lora" => options.lora = Some(positive(&name, &value()?)?),
                 "--steps" => options.steps = positive(&name, &value()?)?,
                 "--batch" => options.batch = positive(&name, &value()?)?,
@@ -91,7 +104,9 @@ impl Options {
                 "--model" => options.model = value()?.into(),
                 "--training" => options.training = value()?.into(),
                 "--eval" => options.eval = value()?.into(),
+                "--written" => options.written = number(&name, &value()?)?,
                 "--stories" => options.stories = positive(&name, &value()?)?,
+                "--methods" => options.methods = value()?.split(',').map(String::from).collect(),
                 "--json" => options.json = Some(value()?),
                 _ => return Err(Error::other(format!("unknown option {name}\n{USAGE}"))),
             }
@@ -126,6 +141,15 @@ fn rate(name: &str, value: &str) -> Result<f32> {
         rate if rate.is_finite() && rate >= 0.0 => Ok(rate),
         other => Err(Error::other(format!(
             "{name}: expected a rate of 0 or more, got {other}"
+        ))),
+    }
+}
+
+fn part(name: &str, value: &str) -> Result<f32> {
+    match number::<f32>(name, value)? {
+        part if (0.0..=1.0).contains(&part) => Ok(part),
+        other => Err(Error::other(format!(
+            "{name}: expected 0 to 1, got {other}"
         ))),
     }
 }

@@ -14,7 +14,7 @@ pub struct Run {
     pub seconds: f64,
     /// On the text that is never trained on.
     pub score: Score,
-    /// On the stories of the training file that are held out.
+    /// On other stories of its file, on which everything was chosen.
     pub held_out: Score,
     /// The part of what post-training quantization lost that was won back.
     pub recovered: Option<f64>,

@@ -44,6 +44,8 @@ impl fmt::Display for Objective {
 pub struct Training {
     pub objective: Objective,
     pub steps: usize,
+    /// The part of cross-entropy in the loss of distillation, on stories that people wrote.
+    pub hard: f32,
     /// Stories a step.
     pub batch: usize,
     /// The greatest rates.
@@ -76,7 +78,7 @@ pub fn train(
     model: &Llama,
     student: &mut Student,
     inputs: Option<Scheme>,
-    stories: &[Story],
+    stories: &[&Story],
     training: &Training,
     label: &str,
 ) -> Result<()> {
@@ -89,8 +91,8 @@ pub fn train(
     let started = Instant::now();
     for step in 0..training.steps {
         let batch = batches.next();
-        let batch: Vec<&Story> = batch.iter().map(|&story| &stories[story]).collect();
-        let (loss, mut sums) = sums(model, student, &*inputs, &batch, training.objective)?;
+        let batch: Vec<&Story> = batch.iter().map(|&story| stories[story]).collect();
+        let (loss, mut sums) = sums(model, student, &*inputs, &batch, training)?;
         let tokens: usize = batch.iter().map(|story| story.window.tokens.len()).sum();
         for sum in sums.iter_mut().flatten() {
             *sum /= tokens as f32;
@@ -115,11 +117,11 @@ fn sums(
     student: &Student,
     inputs: &dyn Inputs,
     batch: &[&Story],
-    objective: Objective,
+    training: &Training,
 ) -> Result<(f64, Vec<Weights>)> {
     let each = batch
         .par_iter()
-        .map(|story| one(model, student, inputs, story, objective))
+        .map(|story| one(model, student, inputs, story, training))
         .collect::<Result<Vec<_>>>()?;
     let sum = each
         .into_iter()
@@ -139,7 +141,7 @@ fn one(
     student: &Student,
     inputs: &dyn Inputs,
     story: &Story,
-    objective: Objective,
+    training: &Training,
 ) -> Result<(f64, Vec<Weights>)> {
     let mut x = model.embed(&story.window.tokens)?;
     let mut traces = Vec::with_capacity(student.weights.len());
@@ -149,9 +151,21 @@ fn one(
         x = y;
     }
     let logits = model.logits(&x);
-    let (loss, gradient) = match objective {
-        Objective::CrossEntropy => loss::cross_entropy(&logits, &story.window.targets),
-        Objective::Distillation => loss::divergence(&logits, &model.head_of(&story.teacher)),
+    let next_token = || loss::cross_entropy(&logits, &story.window.targets);
+    let (loss, gradient) = match training.objective {
+        Objective::CrossEntropy => next_token(),
+        Objective::Distillation => {
+            let soft = loss::divergence(&logits, &model.head_of(&story.teacher));
+            match training.hard {
+                hard if hard > 0.0 && !story.written => {
+                    let (loss, gradient) = next_token();
+                    let part = f64::from(hard);
+                    let loss = part * loss + (1.0 - part) * soft.0;
+                    (loss, hard * gradient + (1.0 - hard) * soft.1)
+                }
+                _ => soft,
+            }
+        }
     };
     let mut gradient = model.logits_backward(&x, &gradient);
     let zeros = |weights: &Weights| weights.each_ref().map(|w| Array2::zeros(w.dim()));

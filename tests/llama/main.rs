@@ -17,7 +17,9 @@ mod oracle;
 mod support;
 
 use llama::{
-    Block, loss,
+    Block,
+    decoding::{Decoder, continuations},
+    loss,
     training::{AsTheyAre, Inputs, Weights},
 };
 use lowbit::Result;
@@ -196,6 +198,30 @@ fn the_divergence_is_zero_at_the_teacher_and_has_its_slope_elsewhere() {
     }
     let (loss, gradient) = loss::divergence(&teacher, &teacher);
     assert!(loss.abs() < 1e-5 && gradient.iter().all(|g| g.abs() < 1e-6));
+}
+
+#[test]
+fn texts_are_written_by_the_same_model_that_reads_them() {
+    for shape in SHAPES {
+        let (model, _) = tiny(shape);
+        let texts = [&TOKENS, &TARGETS];
+        let mut decoder = Decoder::new(&model, 2);
+        let expected = texts.map(|text| model.forward(text).unwrap());
+        for position in 0..TOKENS.len() {
+            let logits = decoder.step(&texts.map(|text| text[position])).unwrap();
+            for (logits, expected) in logits.rows().into_iter().zip(&expected) {
+                let differences = &logits - &expected.row(position);
+                assert!(differences.iter().all(|d| d.abs() < 1e-4), "{differences}");
+            }
+        }
+        // Beginnings stay, a text ends before the token that ends it, and others go on.
+        let beginnings: [&[u16]; 2] = [&TOKENS[..6], &TOKENS[..3]];
+        let written =
+            continuations(&model, &beginnings, 15, |token| token == 4, |_| 0.999).unwrap();
+        assert_eq!(written[0], TOKENS[..4]);
+        assert_eq!(written[1][..3], TOKENS[..3]);
+        assert!(written[1].len() <= 15 && !written[1].contains(&4));
+    }
 }
 
 #[test]
