@@ -79,8 +79,8 @@ fn run() -> Result<()> {
     }
     let started = Instant::now();
     let written = stories::written(&float, &training, options.written, options.seed)?;
-    let stories = Story::read(&float, training, false)?;
-    let written = Story::read(&float, written, true)?;
+    let stories = Story::read(&float, training)?;
+    let written = Story::read(&float, written)?;
     let bench = Bench {
         options,
         float,
@@ -179,7 +179,6 @@ impl Bench {
             objective,
             steps: options.steps,
             batch: options.batch,
-            hard: options.hard,
             rates: match options.rate {
                 Some(rate) => Rates::all(rate),
                 None => student.rates(setting.rates),

@@ -11,9 +11,8 @@ options (defaults in brackets):
   --setting NAME        w3: 3 bits, a scale a row; w2g32: 2 bits in groups of 32 with zero points;
                         w4a8, w4a4: 4 bits a row, inputs of 8 or 4 bits per token; all [w3]
   --objective WORD      kl: learn the float model's probabilities; ce: the next token; both [kl]
-  --hard X              the part of the next token itself in kl [0.3]
   --lora RANK           train adapters of this rank beside weights that stay [all weights]
-  --steps N             steps of training [4000]
+  --steps N             steps of training [6000]
   --batch N             stories a step [4]
   --rate X              the greatest rate of weights [as the setting has it]
   --seed N              of the order of stories, and of adapters [1]
@@ -24,7 +23,7 @@ options (defaults in brackets):
   --eval FILE           the same, never trained on; what follows the stories that are reported
                         is for choosing [../shared/data/tinystories-validation.u16]
   --written N           stories that the float model writes for each of the training file, to
-                        distil on [2]
+                        distil on [0]
   --stories N           stories to evaluate [60]
   --methods LIST        pipelines to try before training, with commas between them
                         [gptaq,gptaq+quantease,compensate+gptq+quantease,best]
@@ -33,7 +32,6 @@ options (defaults in brackets):
 pub struct Options {
     pub settings: Vec<Setting>,
     pub objectives: Vec<Objective>,
-    pub hard: f32,
     pub lora: Option<usize>,
     pub steps: usize,
     pub batch: usize,
@@ -55,9 +53,8 @@ impl Options {
         let mut options = Self {
             settings: vec![Setting::named("w3")?],
             objectives: vec![Objective::Distillation],
-            hard: 0.3,
             lora: None,
-            steps: 4000,
+            steps: 6000,
             batch: 4,
             rate: None,
             seed: 1,
@@ -66,7 +63,7 @@ impl Options {
             model: "../shared/models/stories260K".into(),
             training: "../shared/data/tinystories-calibration.u16".into(),
             eval: "../shared/data/tinystories-validation.u16".into(),
-            written: 2,
+            written: 0,
             stories: 60,
             methods: METHODS.map(String::from).to_vec(),
             json: None,
@@ -93,7 +90,6 @@ impl Options {
                         }
                     }
                 }
-                "--hard" => options.hard = part(&name, &value()?)?,
                 "--lora" => options.lora = Some(positive(&name, &value()?)?),
                 "--steps" => options.steps = positive(&name, &value()?)?,
                 "--batch" => options.batch = positive(&name, &value()?)?,
@@ -141,15 +137,6 @@ fn rate(name: &str, value: &str) -> Result<f32> {
         rate if rate.is_finite() && rate >= 0.0 => Ok(rate),
         other => Err(Error::other(format!(
             "{name}: expected a rate of 0 or more, got {other}"
-        ))),
-    }
-}
-
-fn part(name: &str, value: &str) -> Result<f32> {
-    match number::<f32>(name, value)? {
-        part if (0.0..=1.0).contains(&part) => Ok(part),
-        other => Err(Error::other(format!(
-            "{name}: expected 0 to 1, got {other}"
         ))),
     }
 }

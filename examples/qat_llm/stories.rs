@@ -12,8 +12,6 @@ use crate::{
 /// A story, and what the float model says of it.
 pub struct Story {
     pub window: Window,
-    /// Whether the float model wrote it.
-    pub written: bool,
     /// The float model's hidden states before its head, `[tokens, hidden]`: its logits are many times
     /// as large.
     pub teacher: Array2<f32>,
@@ -21,14 +19,10 @@ pub struct Story {
 
 impl Story {
     /// Stories as the float model reads them.
-    pub fn read(model: &Llama, windows: Vec<Window>, written: bool) -> Result<Vec<Self>> {
+    pub fn read(model: &Llama, windows: Vec<Window>) -> Result<Vec<Self>> {
         let read = |window: Window| {
             let teacher = model.normed(&model.hidden(&window.tokens)?);
-            Ok(Self {
-                window,
-                written,
-                teacher,
-            })
+            Ok(Self { window, teacher })
         };
         windows.into_par_iter().map(read).collect()
     }

@@ -44,8 +44,6 @@ impl fmt::Display for Objective {
 pub struct Training {
     pub objective: Objective,
     pub steps: usize,
-    /// The part of cross-entropy in the loss of distillation, on stories that people wrote.
-    pub hard: f32,
     /// Stories a step.
     pub batch: usize,
     /// The greatest rates.
@@ -92,7 +90,7 @@ pub fn train(
     for step in 0..training.steps {
         let batch = batches.next();
         let batch: Vec<&Story> = batch.iter().map(|&story| stories[story]).collect();
-        let (loss, mut sums) = sums(model, student, &*inputs, &batch, training)?;
+        let (loss, mut sums) = sums(model, student, &*inputs, &batch, training.objective)?;
         let tokens: usize = batch.iter().map(|story| story.window.tokens.len()).sum();
         for sum in sums.iter_mut().flatten() {
             *sum /= tokens as f32;
@@ -117,11 +115,11 @@ fn sums(
     student: &Student,
     inputs: &dyn Inputs,
     batch: &[&Story],
-    training: &Training,
+    objective: Objective,
 ) -> Result<(f64, Vec<Weights>)> {
     let each = batch
         .par_iter()
-        .map(|story| one(model, student, inputs, story, training))
+        .map(|story| one(model, student, inputs, story, objective))
         .collect::<Result<Vec<_>>>()?;
     let sum = each
         .into_iter()
@@ -141,7 +139,7 @@ fn one(
     student: &Student,
     inputs: &dyn Inputs,
     story: &Story,
-    training: &Training,
+    objective: Objective,
 ) -> Result<(f64, Vec<Weights>)> {
     let mut x = model.embed(&story.window.tokens)?;
     let mut traces = Vec::with_capacity(student.weights.len());
@@ -151,21 +149,9 @@ fn one(
         x = y;
     }
     let logits = model.logits(&x);
-    let next_token = || loss::cross_entropy(&logits, &story.window.targets);
-    let (loss, gradient) = match training.objective {
-        Objective::CrossEntropy => next_token(),
-        Objective::Distillation => {
-            let soft = loss::divergence(&logits, &model.head_of(&story.teacher));
-            match training.hard {
-                hard if hard > 0.0 && !story.written => {
-                    let (loss, gradient) = next_token();
-                    let part = f64::from(hard);
-                    let loss = part * loss + (1.0 - part) * soft.0;
-                    (loss, hard * gradient + (1.0 - hard) * soft.1)
-                }
-                _ => soft,
-            }
-        }
+    let (loss, gradient) = match objective {
+        Objective::CrossEntropy => loss::cross_entropy(&logits, &story.window.targets),
+        Objective::Distillation => loss::divergence(&logits, &model.head_of(&story.teacher)),
     };
     let mut gradient = model.logits_backward(&x, &gradient);
     let zeros = |weights: &Weights| weights.each_ref().map(|w| Array2::zeros(w.dim()));
