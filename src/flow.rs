@@ -1,6 +1,7 @@
 //! What composes several parts: calibration sessions over a user's own model, models quantized block
 //! by block by a recipe, and layers prepared for training by the same recipe and converted afterwards.
 
+mod block_work;
 mod blocks;
 mod calibration;
 #[cfg(feature = "serde")]
@@ -13,6 +14,7 @@ mod pipeline;
 mod qat;
 mod recipe;
 mod report;
+mod static_inputs;
 mod statistics;
 
 pub use blocks::{BlockModel, QuantizableBlock, SharedInput, Taps};
@@ -27,4 +29,4 @@ pub use qat::{
 };
 pub use recipe::{Plan, Recipe, Treatment};
 pub use report::SiteReport;
-pub use statistics::InputStatistics;
+pub use statistics::{InputStatistics, TokenWeights};

@@ -29,7 +29,7 @@ use std::{
 
 use lowbit::{
     Result, Scheme,
-    flow::{ModelQuantization, ModelReport, Pipeline, Progress, Recipe, Treatment},
+    flow::{ModelQuantization, ModelReport, Pipeline, Progress, Recipe, TokenWeights, Treatment},
     io,
 };
 
@@ -64,8 +64,8 @@ fn run() -> Result<()> {
     let options = Options::read(std::env::args().skip(1))?;
     let mut model = Llama::read(&*io::open(&options.model)?)?;
     let length = options.window_length;
-    let calibration = windows(&options.calibration, length, options.samples)?;
-    let eval = windows(&options.eval, length, options.windows)?;
+    let calibration = windows(&options.calibration, length, 0, options.samples)?;
+    let eval = windows(&options.eval, length, options.skip, options.windows)?;
     table::print_header();
     let mut runs = vec![Run {
         method: "float".into(),
@@ -134,6 +134,9 @@ fn quantize(
     let embed = |window: &Window| model.embed(&window.tokens);
     let samples = calibration.iter().map(embed).collect::<Result<Vec<_>>>()?;
     let mut quantization = ModelQuantization::new(&recipe).with_progress(show);
+    if options.weigh_tokens {
+        quantization = quantization.with_token_weights(TokenWeights::StreamShare);
+    }
     if let Some(directory) = &options.checkpoints {
         quantization = quantization.with_checkpoints(directory.join(method));
     }

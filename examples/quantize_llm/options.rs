@@ -16,8 +16,10 @@ options (defaults in brackets):
   --compare             a ladder of methods
   --activations N       quantize inputs too, to N bits, per token at run time
   --static-activations  ... with a range from calibration instead
+  --weigh-tokens        count errors as shares of the stream they are added to
   --samples N           calibration windows [64]
   --windows N           windows to evaluate [60]
+  --skip N              windows to leave out before them, such as those that settings were chosen on [0]
   --window-len N        tokens of a window, at most [512]
   --checkpoints DIR     keep finished blocks there, and go on from them
   --json FILE           write what was measured
@@ -34,8 +36,10 @@ pub struct Options {
     pub compare: bool,
     pub activations: Option<u32>,
     pub static_activations: bool,
+    pub weigh_tokens: bool,
     pub samples: usize,
     pub windows: usize,
+    pub skip: usize,
     pub window_length: usize,
     pub checkpoints: Option<PathBuf>,
     pub json: Option<String>,
@@ -55,8 +59,10 @@ impl Options {
             compare: false,
             activations: None,
             static_activations: false,
+            weigh_tokens: false,
             samples: 64,
             windows: 60,
+            skip: 0,
             window_length: 512,
             checkpoints: None,
             json: None,
@@ -79,8 +85,10 @@ impl Options {
                 "--compare" => options.compare = true,
                 "--activations" => options.activations = Some(number(&name, &value()?)?),
                 "--static-activations" => options.static_activations = true,
+                "--weigh-tokens" => options.weigh_tokens = true,
                 "--samples" => options.samples = positive(&name, &value()?)?,
                 "--windows" => options.windows = positive(&name, &value()?)?,
+                "--skip" => options.skip = number(&name, &value()?)?,
                 "--window-len" => options.window_length = positive(&name, &value()?)?,
                 "--checkpoints" => options.checkpoints = Some(value()?.into()),
                 "--json" => options.json = Some(value()?),

@@ -17,8 +17,9 @@ pub struct Window {
 }
 
 /// The windows of a file of 16-bit ids: one a document, cut at `length`, if the file begins with the
-/// id of a beginning; else one every `length` ids, each with the id after it as its last target.
-pub fn windows(path: &Path, length: usize, limit: usize) -> Result<Vec<Window>> {
+/// id of a beginning; else one every `length` ids, each with the id after it as its last target. At
+/// most `limit`, after `skip` others.
+pub fn windows(path: &Path, length: usize, skip: usize, limit: usize) -> Result<Vec<Window>> {
     let bytes = std::fs::read(path).map_err(|source| Error::Io {
         from: path.display().to_string(),
         source,
@@ -39,9 +40,9 @@ pub fn windows(path: &Path, length: usize, limit: usize) -> Result<Vec<Window>> 
     let windows: Vec<Window> = if ids.first() == Some(&START) {
         let documents = ids.chunk_by(|_, &next| next != START);
         let cut = documents.map(|ids| &ids[..ids.len().min(length)]);
-        cut.filter_map(window).take(limit).collect()
+        cut.filter_map(window).skip(skip).take(limit).collect()
     } else {
-        let starts = (0..ids.len()).step_by(length).take(limit);
+        let starts = (0..ids.len()).step_by(length).skip(skip).take(limit);
         let cut = starts.map(|start| &ids[start..ids.len().min(start + length + 1)]);
         cut.filter_map(window).collect()
     };

@@ -8,7 +8,10 @@ use std::{
 
 use ndarray::Array2;
 
-use super::{LayerReport, QuantizableBlock, QuantizedLayer, Recipe, model::BlockWork};
+use super::{
+    LayerReport, QuantizableBlock, QuantizedLayer,
+    block_work::{BlockWork, Settings},
+};
 use crate::error::{Error, Result};
 
 /// What tells one quantization from another: a 64-bit FNV-1a hash.
@@ -16,10 +19,10 @@ use crate::error::{Error, Result};
 pub(super) struct Fingerprint(u64);
 
 impl Fingerprint {
-    /// Of a recipe and of the calibration samples.
-    pub(super) fn of(recipe: &Recipe, samples: &[Array2<f32>]) -> Self {
+    /// Of the settings, a recipe among them, and of the calibration samples.
+    pub(super) fn of(settings: Settings<'_>, samples: &[Array2<f32>]) -> Self {
         let mut fingerprint = Self(0xcbf2_9ce4_8422_2325);
-        fingerprint.add(format!("{recipe:?}").as_bytes());
+        fingerprint.add(format!("{settings:?}").as_bytes());
         for sample in samples {
             fingerprint.add_floats(sample.view());
         }

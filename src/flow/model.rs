@@ -2,26 +2,18 @@
 
 #[cfg(feature = "serde")]
 use std::path::{Path, PathBuf};
-use std::{fmt, ops::ControlFlow, time::Instant};
+use std::{fmt, ops::ControlFlow};
 
 use ndarray::Array2;
 
 use super::{
-    BlockModel, FloatLayer, InputStatistics, LayerReport, ModelReport, QuantizableBlock,
-    QuantizedLayer, Recipe, SharedInput, Taps, Treatment,
+    BlockModel, LayerReport, ModelReport, QuantizableBlock, Recipe, TokenWeights,
+    block_work::{BlockWork, Hidden, Settings},
 };
-use crate::{
-    affine::same_shape,
-    error::{Error, Result},
-    parallel::map_pieces,
-    scheme::Granularity,
-};
+use crate::error::{Error, Result};
 
 #[cfg(feature = "serde")]
 use super::checkpoint::{Checkpoints, Fingerprint};
-
-/// Samples that run at the same time; what they show their taps is held together.
-const SAMPLES: usize = 8;
 
 /// Quantizes a [`BlockModel`] by a [`Recipe`], one block after the other.
 ///
@@ -108,7 +100,7 @@ const SAMPLES: usize = 8;
 /// # Ok::<(), Error>(())
 /// ```
 pub struct ModelQuantization<'a> {
-    recipe: &'a Recipe,
+    settings: Settings<'a>,
     #[cfg(feature = "serde")]
     checkpoints: Option<PathBuf>,
     progress: Box<Callback<'a>>,
@@ -131,7 +123,7 @@ pub struct Progress<'a> {
 impl fmt::Debug for ModelQuantization<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ModelQuantization")
-            .field("recipe", &self.recipe)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }
@@ -141,11 +133,21 @@ impl<'a> ModelQuantization<'a> {
     #[must_use]
     pub fn new(recipe: &'a Recipe) -> Self {
         Self {
-            recipe,
+            settings: Settings {
+                recipe,
+                token_weights: TokenWeights::default(),
+            },
             #[cfg(feature = "serde")]
             checkpoints: None,
             progress: Box::new(|_| ControlFlow::Continue(())),
         }
+    }
+
+    /// Other weights of the tokens: [`TokenWeights`].
+    #[must_use]
+    pub fn with_token_weights(mut self, token_weights: TokenWeights) -> Self {
+        self.settings.token_weights = token_weights;
+        self
     }
 
     /// Calls back after each layer and each block; [`ControlFlow::Break`] stops the work.
@@ -189,13 +191,14 @@ impl<'a> ModelQuantization<'a> {
         }
         let blocks = model.blocks();
         let compares = self
+            .settings
             .recipe
             .any(|treatment| treatment.method().compares_with_float());
         #[cfg(feature = "serde")]
         let checkpoints = self
             .checkpoints
             .as_deref()
-            .map(|directory| Checkpoints::open(directory, Fingerprint::of(self.recipe, &samples)))
+            .map(|directory| Checkpoints::open(directory, Fingerprint::of(self.settings, &samples)))
             .transpose()?;
         let mut hidden = Hidden {
             float: compares.then(|| samples.clone()),
@@ -208,11 +211,7 @@ impl<'a> ModelQuantization<'a> {
             let stages = float.stages();
             let layers = stages.iter().flatten().flat_map(|input| &input.layers);
             names.extend(layers.cloned());
-            let mut work = BlockWork {
-                quantized: float.clone(),
-                float,
-                done: Vec::new(),
-            };
+            let mut work = BlockWork::new(float);
             #[cfg(feature = "serde")]
             let restored = match &checkpoints {
                 Some(checkpoints) => checkpoints.restore(index, &mut work)?,
@@ -223,7 +222,7 @@ impl<'a> ModelQuantization<'a> {
             if !restored {
                 for stage in &stages {
                     let from = work.done.len();
-                    work.quantize(self.recipe, stage, &hidden)?;
+                    work.quantize(self.settings, stage, &hidden)?;
                     for (_, layer) in &work.done[from..] {
                         self.tell(index, blocks, Some(layer))?;
                     }
@@ -245,7 +244,7 @@ impl<'a> ModelQuantization<'a> {
                 .extend(done.into_iter().map(|(_, layer)| layer));
             self.tell(index, blocks, None)?;
         }
-        report.plan = self.recipe.plan(names.iter().map(String::as_str));
+        report.plan = self.settings.recipe.plan(names.iter().map(String::as_str));
         Ok(report)
     }
 
@@ -265,156 +264,4 @@ impl<'a> ModelQuantization<'a> {
             _ => Ok(()),
         }
     }
-}
-
-/// The hidden states of all samples before a block.
-struct Hidden {
-    quantized: Vec<Array2<f32>>,
-    /// As the float model has them, if anybody compares.
-    float: Option<Vec<Array2<f32>>>,
-}
-
-impl Hidden {
-    fn advance<B: QuantizableBlock>(&mut self, work: &BlockWork<B>) -> Result<()> {
-        self.quantized = through(&work.quantized, &self.quantized)?;
-        if let Some(float) = &mut self.float {
-            *float = through(&work.float, float)?;
-        }
-        Ok(())
-    }
-}
-
-fn through<B: QuantizableBlock>(block: &B, hidden: &[Array2<f32>]) -> Result<Vec<Array2<f32>>> {
-    let outputs = map_pieces(hidden.len(), 1, |piece| {
-        block.forward(&hidden[piece.start], &mut Taps::none())
-    });
-    outputs.into_iter().collect()
-}
-
-/// A block while it is worked on.
-pub(super) struct BlockWork<B> {
-    pub(super) float: B,
-    pub(super) quantized: B,
-    pub(super) done: Vec<(QuantizedLayer, LayerReport)>,
-}
-
-impl<B: QuantizableBlock> BlockWork<B> {
-    fn quantize(&mut self, recipe: &Recipe, stage: &[SharedInput], hidden: &Hidden) -> Result<()> {
-        let mut inputs = Vec::new();
-        let mut tasks = Vec::new();
-        for input in stage {
-            let treated = |layer: &String| recipe.treatment(layer);
-            let treatments: Vec<&Treatment> = input.layers.iter().filter_map(treated).collect();
-            let Some(first) = input.layers.iter().find(|layer| treated(layer).is_some()) else {
-                continue;
-            };
-            let columns = self.float.weights(first)?.ncols();
-            let compares = treatments
-                .iter()
-                .any(|one| one.method().compares_with_float());
-            let is_static = |scheme: &crate::Scheme| scheme.granularity() != Granularity::PerRow;
-            let histogram = |one: &&Treatment| one.activations().is_some_and(is_static);
-            let histogram = treatments.iter().any(histogram);
-            let statistics = InputStatistics::new(columns, compares, histogram)
-                .map_err(Error::in_layer(&input.name))?;
-            for layer in &input.layers {
-                if let Some(treatment) = treated(layer) {
-                    tasks.push((inputs.len(), layer, treatment));
-                }
-            }
-            inputs.push((input, statistics));
-        }
-        if tasks.is_empty() {
-            return Ok(());
-        }
-        self.observe(&mut inputs, hidden)?;
-        let results = map_pieces(tasks.len(), 1, |piece| {
-            let (input, layer, treatment) = tasks[piece.start];
-            let (input, statistics) = &inputs[input];
-            quantize_layer(&self.float, input, layer, treatment, statistics)
-                .map_err(Error::in_layer(layer))
-        });
-        for ((_, layer, _), result) in tasks.iter().zip(results) {
-            let done = result?;
-            self.quantized.replace(layer, &done.0)?;
-            self.done.push(done);
-        }
-        Ok(())
-    }
-
-    /// Runs all samples and gathers what the layers of a stage read.
-    fn observe(
-        &self,
-        inputs: &mut [(&SharedInput, InputStatistics)],
-        hidden: &Hidden,
-    ) -> Result<()> {
-        let names: Vec<&str> = inputs.iter().map(|(input, _)| &*input.name).collect();
-        let compares = inputs.iter().any(|(_, seen)| seen.deviation().is_some());
-        let run = |block: &B, x: &Array2<f32>| {
-            let mut taps = Taps::of(names.iter().copied());
-            block.forward(x, &mut taps)?;
-            Ok::<_, Error>(taps)
-        };
-        for (chunk, samples) in hidden.quantized.chunks(SAMPLES).enumerate() {
-            let taps = map_pieces(samples.len(), 1, |piece| {
-                let quantized = run(&self.quantized, &samples[piece.start])?;
-                let float = hidden.float.as_ref().filter(|_| compares);
-                let float = match float {
-                    Some(float) => run(&self.float, &float[chunk * SAMPLES + piece.start])?,
-                    None => Taps::none(),
-                };
-                Ok::<_, Error>((quantized, float))
-            });
-            // In the order of the samples, whoever was done first.
-            for taps in taps {
-                let (quantized, float) = taps?;
-                for (input, statistics) in &mut *inputs {
-                    let alone = match &*input.layers {
-                        [layer] => Some(self.float.weights(layer)?),
-                        _ => None,
-                    };
-                    statistics
-                        .observe(&input.name, (&quantized, &float), alone)
-                        .map_err(Error::in_layer(&input.name))?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn quantize_layer<B: QuantizableBlock>(
-    block: &B,
-    input: &SharedInput,
-    name: &str,
-    treatment: &Treatment,
-    inputs: &InputStatistics,
-) -> Result<(QuantizedLayer, LayerReport)> {
-    let started = Instant::now();
-    let layer = FloatLayer {
-        name,
-        weights: block.weights(name)?,
-        scheme: *treatment.scheme(),
-        inputs,
-        reads_alone: input.layers.len() == 1,
-    };
-    let mut warnings = Vec::new();
-    let mut quantized = treatment.method().quantize(&layer, &mut warnings)?;
-    let shape = layer.weights.shape();
-    same_shape("quantized weights", shape, quantized.weights().shape())?;
-    if let Some(scheme) = treatment.activations() {
-        let is_static = scheme.granularity() != Granularity::PerRow;
-        if is_static && quantized.transform().is_some() {
-            return Err(Error::Unsupported {
-                operation: "static ranges of inputs",
-                expected: "inputs that are not transformed",
-                got: treatment.method().name(),
-            });
-        }
-        quantized = quantized.with_activations(inputs.activations(scheme)?);
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    let method = treatment.method().name();
-    let report = LayerReport::new(&layer, method, &quantized, seconds, warnings)?;
-    Ok((quantized, report))
 }

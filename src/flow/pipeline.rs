@@ -8,11 +8,11 @@ use super::{FloatLayer, InputTransform, LayerMethod, QuantizedLayer};
 use crate::{
     affine::Range,
     calibrate::{Calibrator, FullRange, LeastSquares, MeanSquaredError},
-    error::{Error, Result},
-    observe::{Hessian, Statistics},
+    error::Result,
+    observe::{Hessian, InputDeviation, Statistics},
     ptq::{
         AdaRound, Awq, Compensation, Gptq, Hqq, LayerInputs, QuantEase, Quantizer, QuantizerExt,
-        Rotation, RoundToNearest, SignRound, TransformExt,
+        Rotation, RoundToNearest, SignRound, SmoothQuant, TransformExt,
     },
     scheme::Scheme,
     tensor::QTensor,
@@ -42,7 +42,7 @@ impl Calibrator for RangeChoice {
 }
 
 /// What happens to weights and inputs before weights are rounded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Preparation {
     /// Nothing.
@@ -50,6 +50,9 @@ pub enum Preparation {
     None,
     /// Channels are scaled as [`Awq`] finds best.
     Awq,
+    /// Outliers of inputs are moved into the weights by [`SmoothQuant`] with this `α`, where inputs
+    /// are quantized too.
+    Smooth(f32),
     /// Rows are rotated by a Hadamard matrix with random signs from this seed.
     Rotation(u64),
 }
@@ -89,7 +92,7 @@ pub enum Refinement {
 ///
 /// It has a name of words joined by `+`, from which it can be read again: `gptq`,
 /// `compensate+gptq+quantease`, `rotate+rtn`. Ranges are those of least squares unless a word says
-/// `full` or `mse`; but `rtn` and `hqq` alone mean what is published, with the full range.
+/// `full` or `mse`; but `rtn` alone has the full range, and `hqq` begins at the least squared error.
 ///
 /// ```
 /// use lowbit::flow::{Pipeline, Refinement, Preparation};
@@ -122,13 +125,15 @@ impl Pipeline {
         Self::default().with_ranges(RangeChoice::Full)
     }
 
-    /// HQQ, from the full range.
+    /// HQQ, from ranges of the least squared error: from full ranges, as published, it stays far
+    /// behind below 4 bits, and where there is no zero point to move it was not published at all.
     #[must_use]
     pub fn hqq() -> Self {
         Self {
             rounding: Rounding::Hqq,
-            ..Self::nearest()
+            ..Self::default()
         }
+        .with_ranges(RangeChoice::MeanSquaredError)
     }
 
     /// GPTQ with ranges of least squares.
@@ -223,6 +228,11 @@ impl Pipeline {
                 let scales = scales.scales(&inputs, &[target.view()])?;
                 Some(InputTransform::Scales(scales))
             }
+            Preparation::Smooth(alpha) => {
+                let largest = layer.inputs.largest();
+                let scales = SmoothQuant::new(alpha)?.scales(largest, &[target.view()])?;
+                Some(InputTransform::Scales(scales))
+            }
             Preparation::Rotation(seed) => {
                 let channels = target.ncols();
                 let power = 1 << channels.trailing_zeros();
@@ -235,49 +245,39 @@ impl Pipeline {
 
     fn round(
         &self,
-        layer: &FloatLayer<'_>,
+        scheme: Scheme,
         target: &Array2<f32>,
-        hessian: &Hessian,
+        (hessian, deviation): (&Hessian, Option<&InputDeviation>),
         warnings: &mut Vec<String>,
     ) -> Result<QTensor> {
-        let scheme = layer.scheme;
         let start: Box<dyn Quantizer + '_> = match self.rounding {
             Rounding::Nearest => Box::new(RoundToNearest::new(scheme).with_calibrator(self.ranges)),
             Rounding::Hqq => Box::new(Hqq::new(scheme).with_calibrator(self.ranges)),
-            Rounding::Gptq => Box::new(Gptq::new(scheme, hessian).with_calibrator(self.ranges)),
-            Rounding::Gptaq => match layer.inputs.deviation() {
-                Some(deviation) => {
-                    if self.preparation != Preparation::None {
-                        return Err(Error::Unsupported {
-                            operation: "GPTAQ",
-                            expected: "inputs as they are",
-                            got: format!("{:?}", self.preparation),
-                        });
+            Rounding::Gptq | Rounding::Gptaq => {
+                let gptq = match deviation {
+                    Some(deviation) if self.rounding == Rounding::Gptaq => {
+                        Gptq::asymmetric(scheme, deviation)
                     }
-                    Box::new(Gptq::asymmetric(scheme, deviation).with_calibrator(self.ranges))
-                }
-                None => Box::new(Gptq::new(scheme, hessian).with_calibrator(self.ranges)),
-            },
-        };
-        if self.refinement == Refinement::None {
-            return match self.rounding {
-                Rounding::Gptq => {
-                    let gptq = Gptq::new(scheme, hessian).with_calibrator(self.ranges);
+                    _ => Gptq::new(scheme, hessian),
+                };
+                let gptq = gptq.with_calibrator(self.ranges);
+                if self.refinement == Refinement::None {
                     let (quantized, report) = gptq.quantize_with_report(target)?;
                     warnings.extend(report.warnings.iter().map(ToString::to_string));
-                    Ok(quantized)
+                    return Ok(quantized);
                 }
-                _ => start.quantize(target),
-            };
-        }
+                Box::new(gptq)
+            }
+        };
         match self.refinement {
+            Refinement::None => start.quantize(target),
+            Refinement::QuantEase => QuantEase::after(start, hessian).quantize(target),
             Refinement::SignRound => SignRound::new(scheme, hessian)
                 .with_start(start)
                 .quantize(target),
             Refinement::AdaRound => AdaRound::new(scheme, hessian)
                 .with_start(start)
                 .quantize(target),
-            _ => QuantEase::after(start, hessian).quantize(target),
         }
     }
 }
@@ -303,14 +303,23 @@ impl LayerMethod for Pipeline {
             return QuantizedLayer::new(nearest.quantize(&layer.weights)?);
         }
         let target = self.target(layer)?.into_owned();
-        match self.transform(layer, &target)? {
-            None => QuantizedLayer::new(self.round(layer, &target, hessian, warnings)?),
-            Some(transform) => {
-                let target = transform.as_transform().weights(&target)?;
-                let hessian = transform.as_transform().hessian(hessian)?;
-                let quantized = self.round(layer, &target, &hessian, warnings)?;
-                QuantizedLayer::new(quantized)?.with_transform(transform)
-            }
-        }
+        let deviation = layer.inputs.deviation();
+        let Some(transform) = self.transform(layer, &target)? else {
+            let quantized = self.round(layer.scheme, &target, (hessian, deviation), warnings)?;
+            return QuantizedLayer::new(quantized);
+        };
+        let by = transform.as_transform();
+        let target = by.weights(&target)?;
+        let deviation = match deviation {
+            Some(deviation) if self.rounding == Rounding::Gptaq => Some(by.deviation(deviation)?),
+            _ => None,
+        };
+        let hessian = match &deviation {
+            Some(deviation) => deviation.hessian().clone(),
+            None => by.hessian(hessian)?,
+        };
+        let seen = (&hessian, deviation.as_ref());
+        let quantized = self.round(layer.scheme, &target, seen, warnings)?;
+        QuantizedLayer::new(quantized)?.with_transform(transform)
     }
 }

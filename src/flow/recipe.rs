@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use super::LayerMethod;
-use crate::scheme::Scheme;
+use crate::{
+    calibrate::{Calibrator, MeanSquaredError},
+    scheme::Scheme,
+};
 
 /// How a layer is quantized: a scheme and a method for its weights, and a scheme for its inputs if
 /// these are quantized too.
@@ -12,6 +15,7 @@ pub struct Treatment {
     scheme: Scheme,
     method: Arc<dyn LayerMethod>,
     activations: Option<Scheme>,
+    activation_calibrator: Arc<dyn Calibrator>,
 }
 
 impl Treatment {
@@ -22,15 +26,40 @@ impl Treatment {
             scheme,
             method: Arc::new(method),
             activations: None,
+            activation_calibrator: Arc::new(MeanSquaredError::default()),
         }
     }
 
-    /// Inputs too: per row, with ranges chosen at run time, or per tensor, over the range that
-    /// calibration has seen.
+    /// Inputs too: per row, with ranges chosen at run time; or under parameters fixed ahead, for
+    /// which a calibrator reads a histogram of the inputs as the layer's transform leaves them
+    /// ([`MeanSquaredError`] unless [set](Self::with_activation_calibrator)).
     #[must_use]
     pub fn with_activations(mut self, scheme: Scheme) -> Self {
         self.activations = Some(scheme);
         self
+    }
+
+    /// Another choice of the ranges that are fixed ahead.
+    ///
+    /// ```
+    /// use lowbit::{Scheme, calibrate::Percentile, flow::{Pipeline, Treatment}};
+    /// let inputs = Scheme::int(8).unsigned().asymmetric().build()?;
+    /// let treatment = Treatment::new(Scheme::int(8).per_axis(0).build()?, Pipeline::nearest())
+    ///     .with_activations(inputs)
+    ///     .with_activation_calibrator(Percentile::default());
+    /// # let _ = treatment;
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_activation_calibrator(mut self, calibrator: impl Calibrator + 'static) -> Self {
+        self.activation_calibrator = Arc::new(calibrator);
+        self
+    }
+
+    /// Who chooses the ranges of inputs that are fixed ahead.
+    #[must_use]
+    pub fn activation_calibrator(&self) -> &dyn Calibrator {
+        &*self.activation_calibrator
     }
 
     /// The scheme of the weights.

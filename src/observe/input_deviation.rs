@@ -3,7 +3,7 @@
 #[cfg(feature = "serde")]
 mod stored;
 
-use ndarray::{Array2, ArrayRef, ArrayView2, Axis, Dimension};
+use ndarray::{Array2, ArrayRef, ArrayRef2, ArrayView2, Axis, Dimension};
 
 use super::{
     Hessian,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     affine::same_shape,
-    error::Result,
+    error::{Error, Result},
     linalg::{TILE, tiles_of, zeros},
     parallel::for_each,
 };
@@ -56,6 +56,42 @@ impl InputDeviation {
             staged: Array2::zeros((0, columns)),
             staged_inputs: Array2::zeros((0, columns)),
         })
+    }
+
+    /// What has been seen when the Hessian of `X̂` and `(X − X̂)ᵀ X̂`, `[in, in]`, are these: of
+    /// transformed inputs, for instance. More may be observed.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) unless there is a row and a column for
+    /// each input; [`Error::NonFinite`](crate::Error::NonFinite) for a NaN or an infinity.
+    ///
+    /// ```
+    /// use lowbit::observe::{Hessian, InputDeviation};
+    /// use ndarray::array;
+    /// let hessian = Hessian::from_matrix(&array![[2.0, 1.0], [1.0, 2.0]], 5)?;
+    /// let cross = array![[0.5, 0.0], [-0.25, 1.0]];
+    /// assert_eq!(InputDeviation::from_parts(hessian, &cross)?.cross()?, cross);
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
+    pub fn from_parts(hessian: Hessian, cross: &ArrayRef2<f64>) -> Result<Self> {
+        let columns = hessian.columns();
+        same_shape(
+            "products of deviations and inputs",
+            &[columns; 2],
+            cross.shape(),
+        )?;
+        if let Some(((row, column), &value)) = cross.indexed_iter().find(|(_, x)| !x.is_finite()) {
+            return Err(Error::NonFinite {
+                what: "products of deviations and inputs",
+                expected: "finite numbers",
+                position: vec![row, column],
+                value,
+            });
+        }
+        let mut deviation = Self::new(columns)?;
+        deviation.hessian = hessian;
+        deviation.sum = Some(cross.to_owned());
+        Ok(deviation)
     }
 
     /// Takes a batch `[…, in]` into account, as the float model has it and as the partly quantized

@@ -19,7 +19,7 @@ use super::check_finite;
 use crate::{
     element::Real,
     error::{Error, Result},
-    observe::Hessian,
+    observe::{Hessian, InputDeviation},
     parallel::{PIECE, over_pieces},
 };
 
@@ -234,16 +234,32 @@ pub trait TransformExt: Transform {
         if hessian.tokens() == 0 {
             return Hessian::new(channels);
         }
-        let apply = |rows: &mut [f64]| self.apply(Side::Inputs, rows);
-        let mut half = hessian.matrix()?;
-        if let Some(rows) = half.as_slice_mut() {
-            over_rows(channels, rows, apply);
-        }
-        let mut whole = half.reversed_axes().as_standard_layout().into_owned();
-        if let Some(rows) = whole.as_slice_mut() {
-            over_rows(channels, rows, apply);
-        }
-        Hessian::from_matrix(&whole, hessian.tokens())
+        let moments = moments_of(self, hessian.matrix()?);
+        Hessian::from_matrix(&moments, hessian.tokens())
+    }
+
+    /// The deviation of the transformed inputs, `Tᵀ · (X − X̂)ᵀ X̂ · T`, and their Hessian: what
+    /// [`Gptq::asymmetric`](super::Gptq::asymmetric) needs on transformed weights.
+    ///
+    /// # Errors
+    /// As [`hessian`](Self::hessian).
+    ///
+    /// ```
+    /// use lowbit::{observe::InputDeviation, ptq::{Rotation, TransformExt}};
+    /// use ndarray::array;
+    ///
+    /// let (float, quantized) = (array![[1.0_f32, 3.0], [0.0, 2.0]], array![[1.5_f32, 3.0], [0.0, 1.0]]);
+    /// let (mut before, mut after) = (InputDeviation::new(2)?, InputDeviation::new(2)?);
+    /// let rotation = Rotation::hadamard(2)?;
+    /// before.observe(&float, &quantized)?;
+    /// after.observe(&rotation.inputs(&float)?, &rotation.inputs(&quantized)?)?;
+    /// let difference = rotation.deviation(&before)?.cross()? - after.cross()?;
+    /// assert!(difference.iter().all(|e| e.abs() < 1e-5));
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
+    fn deviation(&self, deviation: &InputDeviation) -> Result<InputDeviation> {
+        let hessian = self.hessian(deviation.hessian())?;
+        InputDeviation::from_parts(hessian, &moments_of(self, deviation.cross()?))
     }
 
     /// This transform, then another: `T₁ · T₂`.
@@ -259,6 +275,20 @@ pub trait TransformExt: Transform {
 }
 
 impl<T: Transform + ?Sized> TransformExt for T {}
+
+/// `Tᵀ · M · T`.
+fn moments_of(transform: &(impl Transform + ?Sized), mut half: Array2<f64>) -> Array2<f64> {
+    let channels = transform.channels();
+    let apply = |rows: &mut [f64]| transform.apply(Side::Inputs, rows);
+    if let Some(rows) = half.as_slice_mut() {
+        over_rows(channels, rows, apply);
+    }
+    let mut whole = half.reversed_axes().as_standard_layout().into_owned();
+    if let Some(rows) = whole.as_slice_mut() {
+        over_rows(channels, rows, apply);
+    }
+    whole.reversed_axes().as_standard_layout().into_owned()
+}
 
 /// A copy of `x` in row-major order, with `work` done to its rows, several at a time.
 fn rows_of<T: Real, D: Dimension>(

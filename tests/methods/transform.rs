@@ -2,7 +2,7 @@
 
 use lowbit::{
     Error,
-    observe::Hessian,
+    observe::{Hessian, InputDeviation},
     ptq::{Chain, ChannelScales, Rotation, Side, Transform, TransformExt},
 };
 use ndarray::{Array1, Array2, Array3, array, s};
@@ -94,6 +94,30 @@ fn the_hessian_of_transformed_inputs_is_the_transformed_hessian() {
             assert!((got - expected).abs() < 1e-5 * unit, "{got} {expected}");
         }
     }
+}
+
+#[test]
+fn the_deviation_of_transformed_inputs_is_the_transformed_deviation() {
+    let float = Layer::random(1, 52, 40, 2).inputs;
+    let quantized = &float + &(Layer::random(1, 52, 40, 3).inputs * 0.1);
+    let mut before = InputDeviation::new(52).unwrap();
+    before.observe(&float, &quantized).unwrap();
+    for transform in transforms(52) {
+        let float = transform.inputs(&float).unwrap().mapv(f64::from);
+        let quantized = transform.inputs(&quantized).unwrap().mapv(f64::from);
+        let expected = (float - &quantized).t().dot(&quantized);
+        let got = transform.deviation(&before).unwrap().cross().unwrap();
+        let unit = expected.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+        for (got, expected) in got.iter().zip(&expected) {
+            assert!((got - expected).abs() < 1e-5 * unit, "{got} {expected}");
+        }
+    }
+    let hessian = before.hessian().clone();
+    let bad = Array2::from_elem((52, 52), f64::NAN);
+    let error = InputDeviation::from_parts(hessian.clone(), &bad).unwrap_err();
+    assert!(matches!(error, Error::NonFinite { .. }), "{error}");
+    let error = InputDeviation::from_parts(hessian, &Array2::zeros((52, 51))).unwrap_err();
+    assert!(matches!(error, Error::ShapeMismatch { .. }), "{error}");
 }
 
 #[test]

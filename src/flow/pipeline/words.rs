@@ -3,16 +3,23 @@
 use std::{fmt, str::FromStr};
 
 use super::{Pipeline, Preparation, RangeChoice, Refinement, Rounding, Share};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    ptq::SmoothQuant,
+};
 
-const WORDS: &str = "words joined by +: compensate[=SHARE,DAMPING]; awq or rotate[=SEED]; full, mse or ls; rtn, \
+const WORDS: &str = "words joined by +: compensate[=SHARE,DAMPING]; awq, smooth[=ALPHA] or \
+                     rotate[=SEED]; full, mse or ls; rtn, \
                      hqq, gptq or gptaq; quantease, signround or adaround; or best alone";
 
 impl Pipeline {
-    /// Whether the ranges are the full ones unless a word says otherwise.
-    fn is_plain(&self) -> bool {
-        let rounds = matches!(self.rounding, Rounding::Nearest | Rounding::Hqq);
-        rounds && self.refinement == Refinement::None
+    /// The ranges unless a word says otherwise.
+    fn usual_ranges(&self) -> RangeChoice {
+        match (self.rounding, self.refinement) {
+            (Rounding::Nearest, Refinement::None) => RangeChoice::Full,
+            (Rounding::Hqq, Refinement::None) => RangeChoice::MeanSquaredError,
+            _ => RangeChoice::LeastSquares,
+        }
     }
 }
 
@@ -25,13 +32,16 @@ impl fmt::Display for Pipeline {
         match self.preparation {
             Preparation::None => {}
             Preparation::Awq => words.push("awq".into()),
+            Preparation::Smooth(alpha) => words.push(format!("smooth={alpha}")),
             Preparation::Rotation(seed) => words.push(format!("rotate={seed}")),
         }
-        match (self.ranges, self.is_plain()) {
-            (RangeChoice::Full, true) | (RangeChoice::LeastSquares, false) => {}
-            (RangeChoice::Full, false) => words.push("full".into()),
-            (RangeChoice::LeastSquares, true) => words.push("ls".into()),
-            (RangeChoice::MeanSquaredError, _) => words.push("mse".into()),
+        if self.ranges != self.usual_ranges() {
+            let word = match self.ranges {
+                RangeChoice::Full => "full",
+                RangeChoice::MeanSquaredError => "mse",
+                RangeChoice::LeastSquares => "ls",
+            };
+            words.push(word.into());
         }
         let rounding = match self.rounding {
             Rounding::Nearest => "rtn",
@@ -70,6 +80,12 @@ impl FromStr for Pipeline {
                     pipeline = pipeline.with_compensation(number(alpha)?, number(damping)?)?;
                 }
                 ("awq", "") => pipeline.preparation = Preparation::Awq,
+                ("smooth", "") => pipeline.preparation = Preparation::Smooth(0.5),
+                ("smooth", alpha) => {
+                    let alpha = alpha.parse().map_err(|_| refuse())?;
+                    SmoothQuant::new(alpha)?;
+                    pipeline.preparation = Preparation::Smooth(alpha);
+                }
                 ("rotate", "") => pipeline.preparation = Preparation::Rotation(0),
                 ("rotate", seed) => {
                     let seed = seed.parse().map_err(|_| refuse())?;
@@ -88,11 +104,7 @@ impl FromStr for Pipeline {
                 _ => return Err(refuse()),
             }
         }
-        pipeline.ranges = ranges.unwrap_or(if pipeline.is_plain() {
-            RangeChoice::Full
-        } else {
-            RangeChoice::LeastSquares
-        });
+        pipeline.ranges = ranges.unwrap_or_else(|| pipeline.usual_ranges());
         Ok(pipeline)
     }
 }
