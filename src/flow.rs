@@ -1,6 +1,7 @@
 //! What composes several parts: calibration sessions over a user's own model, models quantized block
 //! by block by a recipe, and layers prepared for training by the same recipe and converted afterwards.
 
+mod block_rounding;
 mod block_work;
 mod blocks;
 mod calibration;
@@ -17,10 +18,11 @@ mod report;
 mod static_inputs;
 mod statistics;
 
-pub use blocks::{BlockModel, QuantizableBlock, SharedInput, Taps};
+pub use block_rounding::BlockRounding;
+pub use blocks::{BlockModel, DifferentiableBlock, QuantizableBlock, SharedInput, Taps};
 pub use calibration::{Calibrated, Calibration, Site};
 pub use layer::{InputTransform, PackedLayer, QuantizedLayer};
-pub use layer_report::{LayerReport, ModelReport};
+pub use layer_report::{BlockReport, LayerReport, ModelReport};
 pub use method::{FloatLayer, LayerMethod};
 pub use model::{ModelQuantization, Progress};
 pub use pipeline::{Pipeline, Preparation, RangeChoice, Refinement, Rounding};

@@ -20,6 +20,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// A number below `bound`, which is at least 1; the bias is below one part in 2^64 / bound.
+    #[expect(clippy::cast_possible_truncation, reason = "below the bound")]
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        ((u128::from(self.bits()) * bound as u128) >> 64) as usize
+    }
+
     /// 1 or −1.
     pub(crate) fn sign(&mut self) -> f32 {
         if self.bits() >> 63 == 0 { 1.0 } else { -1.0 }

@@ -4,6 +4,7 @@
 mod attention;
 mod block;
 pub mod decoding;
+mod gradients;
 pub mod loss;
 mod parts;
 mod product;

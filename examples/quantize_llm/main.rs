@@ -28,8 +28,11 @@ use std::{
 };
 
 use lowbit::{
-    Result, Scheme,
-    flow::{ModelQuantization, ModelReport, Pipeline, Progress, Recipe, TokenWeights, Treatment},
+    Error, Result, Scheme,
+    flow::{
+        BlockRounding, ModelQuantization, ModelReport, Pipeline, Progress, Recipe, TokenWeights,
+        Treatment,
+    },
     io,
 };
 
@@ -119,7 +122,8 @@ fn quantize(
     };
 
     // The recipe: all linear layers of the blocks alike. Other rules may come before this one.
-    let mut treatment = Treatment::new(scheme, method.parse::<Pipeline>()?);
+    let (pipeline, block_rounding) = method_of(method)?;
+    let mut treatment = Treatment::new(scheme, pipeline);
     if let Some(bits) = options.activations {
         let inputs = match options.static_activations {
             true => Scheme::int(bits).unsigned().asymmetric().build()?,
@@ -140,7 +144,10 @@ fn quantize(
     if let Some(directory) = &options.checkpoints {
         quantization = quantization.with_checkpoints(directory.join(method));
     }
-    let report = quantization.run(model, samples)?;
+    let report = match block_rounding {
+        None => quantization.run(model, samples)?,
+        Some(rounding) => quantization.run_learning(model, samples, rounding)?,
+    };
     let seconds = started.elapsed().as_secs_f64();
 
     Ok(Run {
@@ -153,6 +160,18 @@ fn quantize(
         score: score(model, eval)?,
         report,
     })
+}
+
+/// How each layer is quantized, and how the rounding of blocks is learned, if it is.
+fn method_of(words: &str) -> Result<(Pipeline, Option<BlockRounding>)> {
+    let (pipeline, steps) = match words.split_once("+block") {
+        None => return Ok((words.parse()?, None)),
+        Some((pipeline, "")) => return Ok((pipeline.parse()?, Some(BlockRounding::default()))),
+        Some((pipeline, steps)) => (pipeline, steps.strip_prefix('=').unwrap_or(steps)),
+    };
+    let steps = steps.parse().map_err(Error::other)?;
+    let rounding = BlockRounding::default().with_steps(steps)?;
+    Ok((pipeline.parse()?, Some(rounding)))
 }
 
 /// A line that is written over, where somebody looks.

@@ -5,8 +5,9 @@ use std::time::Instant;
 use ndarray::Array2;
 
 use super::{
-    FloatLayer, InputStatistics, LayerReport, QuantizableBlock, QuantizedLayer, Recipe,
-    SharedInput, Taps, TokenWeights, Treatment, static_inputs::StaticInputs,
+    BlockReport, BlockRounding, FloatLayer, InputStatistics, LayerReport, QuantizableBlock,
+    QuantizedLayer, Recipe, SharedInput, Taps, TokenWeights, Treatment,
+    static_inputs::StaticInputs,
 };
 use crate::{
     affine::same_shape,
@@ -36,7 +37,10 @@ impl Hidden {
     }
 }
 
-fn through<B: QuantizableBlock>(block: &B, hidden: &[Array2<f32>]) -> Result<Vec<Array2<f32>>> {
+pub(super) fn through<B: QuantizableBlock>(
+    block: &B,
+    hidden: &[Array2<f32>],
+) -> Result<Vec<Array2<f32>>> {
     let outputs = map_pieces(hidden.len(), 1, |piece| {
         block.forward(&hidden[piece.start], &mut Taps::none())
     });
@@ -48,6 +52,8 @@ fn through<B: QuantizableBlock>(block: &B, hidden: &[Array2<f32>]) -> Result<Vec
 pub(super) struct Settings<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) token_weights: TokenWeights,
+    /// How the rounding of whole blocks is learned, if it is.
+    pub(super) block_rounding: Option<BlockRounding>,
 }
 
 /// A block while it is worked on.
@@ -55,6 +61,8 @@ pub(super) struct BlockWork<B> {
     pub(super) float: B,
     pub(super) quantized: B,
     pub(super) done: Vec<(QuantizedLayer, LayerReport)>,
+    /// Of the block as a whole, if it was worked on as a whole.
+    pub(super) report: Option<BlockReport>,
 }
 
 /// A layer that is to be quantized: which of the stage's inputs it reads, its name, and how.
@@ -66,7 +74,40 @@ impl<B: QuantizableBlock> BlockWork<B> {
             quantized: float.clone(),
             float,
             done: Vec::new(),
+            report: None,
         }
+    }
+
+    /// The float block with these layers, in the order of those that are done, in their places.
+    pub(super) fn assembled(&self, quantized: &[QuantizedLayer]) -> Result<B> {
+        let mut block = self.float.clone();
+        for ((_, report), quantized) in self.done.iter().zip(quantized) {
+            block.replace(&report.layer, quantized)?;
+        }
+        Ok(block)
+    }
+
+    /// Brings the errors in the reports up to date with the block as it is now.
+    pub(super) fn measure_again(&mut self, settings: Settings<'_>, hidden: &Hidden) -> Result<()> {
+        for stage in self.float.stages() {
+            for input in &stage {
+                let is_of = |report: &LayerReport| input.layers.contains(&report.layer);
+                let Some(first) = self.done.iter().find(|(_, report)| is_of(report)) else {
+                    continue;
+                };
+                let columns = first.0.weights().shape()[1];
+                let statistics = InputStatistics::new(columns, false, settings.token_weights)?;
+                let mut inputs = [(input, statistics)];
+                self.observe(&mut inputs, hidden)?;
+                for (quantized, report) in &mut self.done {
+                    if is_of(report) {
+                        let weights = self.float.weights(&report.layer)?;
+                        report.measure(&weights, inputs[0].1.hessian(), quantized)?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Quantizes the layers of a stage, on what the stages before it produce.

@@ -82,6 +82,28 @@ pub trait QuantizableBlock: Clone + fmt::Debug + Send + Sync {
     fn forward(&self, x: &Array2<f32>, taps: &mut Taps) -> Result<Array2<f32>>;
 }
 
+/// A block that can also tell how its outputs depend on its weights: what rounding is learned by, a
+/// whole block at a time ([`BlockRounding`](super::BlockRounding)).
+pub trait DifferentiableBlock: QuantizableBlock {
+    /// Runs the block over the hidden states of one sample, `[tokens, hidden]`, in floats, with these
+    /// weights instead of its own; asks `slope` for the gradient of a loss by the outputs, which it
+    /// is given, both `[tokens, hidden]`; and adds the gradient of the loss by each of the weights to
+    /// `into`.
+    ///
+    /// `weights` and `into` have one matrix `[out, in]` for each layer, in the order of
+    /// [`stages`](QuantizableBlock::stages). The block is one in floats.
+    ///
+    /// # Errors
+    /// Those of its layers.
+    fn add_gradients(
+        &self,
+        x: &Array2<f32>,
+        weights: &[Array2<f32>],
+        slope: &mut dyn FnMut(&Array2<f32>) -> Array2<f32>,
+        into: &mut [Array2<f32>],
+    ) -> Result<()>;
+}
+
 /// Where a block shows what its layers read, while it runs; only what somebody asked for is kept.
 ///
 /// ```

@@ -9,7 +9,7 @@ use std::{
 use ndarray::Array2;
 
 use super::{
-    LayerReport, QuantizableBlock, QuantizedLayer,
+    BlockReport, LayerReport, QuantizableBlock, QuantizedLayer,
     block_work::{BlockWork, Settings},
 };
 use crate::error::{Error, Result};
@@ -57,6 +57,7 @@ struct Stored {
     /// Of recipe, samples and the weights of the block, in hexadecimal digits.
     fingerprint: String,
     layers: Vec<StoredLayer>,
+    block: Option<BlockReport>,
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -65,7 +66,7 @@ struct StoredLayer {
     report: LayerReport,
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 impl Checkpoints {
     pub(super) fn open(directory: &Path, fingerprint: Fingerprint) -> Result<Self> {
@@ -133,6 +134,7 @@ impl Checkpoints {
             work.quantized.replace(&report.layer, &quantized)?;
             work.done.push((quantized, report));
         }
+        work.report = stored.block;
         Ok(true)
     }
 
@@ -150,6 +152,7 @@ impl Checkpoints {
             version: VERSION,
             fingerprint: self.fingerprint(work)?,
             layers: layers.collect(),
+            block: work.report,
         };
         let bytes = serde_json::to_vec(&stored).map_err(Error::other)?;
         let (path, aside) = (self.path(block), self.path(block).with_extension("partial"));

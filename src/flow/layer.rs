@@ -106,6 +106,16 @@ impl QuantizedLayer {
         self
     }
 
+    /// The layer with other weights of the same shape, transformed as these are.
+    pub(super) fn with_weights(&self, weights: QTensor) -> Result<Self> {
+        same_shape("quantized weights", self.weights.shape(), weights.shape())?;
+        Ok(Self {
+            weights,
+            transform: self.transform.clone(),
+            activations: self.activations.clone(),
+        })
+    }
+
     /// The weights as they are stored: transformed, if there is a transform.
     #[must_use]
     pub fn weights(&self) -> &QTensor {

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayRef2};
 
 use super::{FloatLayer, Plan, QuantizedLayer};
 use crate::{
     error::Result,
     groups::Groups,
+    observe::Hessian,
     ptq::{Transform, TransformExt},
 };
 
@@ -30,7 +31,9 @@ pub struct LayerReport {
     pub tokens: u64,
     /// The mean square of `w − ŵ`.
     pub weight_error: f64,
-    /// The mean square of the change of the outputs, over calibration rows and outputs.
+    /// The mean square of the change of the outputs, over calibration rows and outputs; a row counts
+    /// by its [`TokenWeights`](super::TokenWeights), which are shares, not real units, where they
+    /// are those of the stream.
     pub output_error: f64,
     /// The mean square of the outputs over that of their change, in decibels; `None` without a
     /// change, or without inputs.
@@ -56,37 +59,54 @@ impl LayerReport {
     ) -> Result<Self> {
         let (rows, columns) = layer.weights.dim();
         let hessian = layer.inputs.hessian();
-        let image = quantized.image()?;
-        let change = &image - &layer.weights;
-        let outputs = (hessian.tokens() as f64 * rows as f64).max(1.0);
-        let signal = hessian.error(&layer.weights)? / outputs;
-        let output_error = hessian.error(&change)? / outputs;
-        let ratio = signal / output_error;
         let live = hessian.diagonal().iter().filter(|&&d| d > 0.0).count();
         if hessian.tokens() == 0 {
             warnings.push("no token seen: each weight was rounded for itself".into());
         } else if hessian.tokens() < columns as u64 && warnings.is_empty() {
             warnings.push(format!("{} tokens for {columns} inputs", hessian.tokens()));
         }
-        if output_error > signal {
-            warnings.push("the outputs change by more than they are".into());
-        }
-        Ok(Self {
+        let mut report = Self {
             layer: layer.name.to_owned(),
             method,
             scheme: layer.scheme.to_string(),
             shape: (rows, columns),
             bytes: quantized.memory_bytes(),
             tokens: hessian.tokens(),
-            weight_error: change.iter().map(|&d| f64::from(d).powi(2)).sum::<f64>()
-                / (change.len() as f64).max(1.0),
-            output_error,
-            sqnr: (ratio.is_finite() && ratio > 0.0).then(|| 10.0 * ratio.log10()),
-            clipped: clipped(layer, quantized)?,
+            weight_error: 0.0,
+            output_error: 0.0,
+            sqnr: None,
+            clipped: 0.0,
             dead: 1.0 - live as f64 / columns as f64,
             seconds,
             warnings,
-        })
+        };
+        report.measure(&layer.weights, hessian, quantized)?;
+        if report.sqnr.is_some_and(|sqnr| sqnr < 0.0) {
+            report
+                .warnings
+                .push("the outputs change by more than they are".into());
+        }
+        Ok(report)
+    }
+
+    /// Sets what is measured of the weights and their image.
+    #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
+    pub(super) fn measure(
+        &mut self,
+        weights: &ArrayRef2<f32>,
+        hessian: &Hessian,
+        quantized: &QuantizedLayer,
+    ) -> Result<()> {
+        let change = quantized.image()? - weights;
+        let outputs = (hessian.tokens() as f64 * weights.nrows() as f64).max(1.0);
+        let signal = hessian.error(weights)? / outputs;
+        self.weight_error = change.iter().map(|&d| f64::from(d).powi(2)).sum::<f64>()
+            / (change.len() as f64).max(1.0);
+        self.output_error = hessian.error(&change)? / outputs;
+        let ratio = signal / self.output_error;
+        self.sqnr = (ratio.is_finite() && ratio > 0.0).then(|| 10.0 * ratio.log10());
+        self.clipped = clipped(weights, quantized)?;
+        Ok(())
     }
 
     /// Bits a weight, with all that is stored beside the codes.
@@ -99,13 +119,13 @@ impl LayerReport {
 
 /// The share of the original weights that the codes do not reach.
 #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
-fn clipped(layer: &FloatLayer<'_>, quantized: &QuantizedLayer) -> Result<f64> {
+fn clipped(weights: &ArrayRef2<f32>, quantized: &QuantizedLayer) -> Result<f64> {
     let transform = quantized
         .transform()
         .map(|transform| transform.as_transform());
     let weights: Array2<f32> = match transform {
-        Some(transform) => <dyn Transform as TransformExt>::weights(transform, &layer.weights)?,
-        None => layer.weights.to_owned(),
+        Some(transform) => <dyn Transform as TransformExt>::weights(transform, weights)?,
+        None => weights.to_owned(),
     };
     let affine = quantized.weights().affine();
     let groups = Groups::new(weights.shape(), affine.scheme().granularity())?;
@@ -130,6 +150,24 @@ pub struct ModelReport {
     pub plan: Plan,
     /// The layers that were quantized, in order.
     pub layers: Vec<LayerReport>,
+    /// The blocks whose rounding was learned as a whole, in order.
+    pub blocks: Vec<BlockReport>,
+}
+
+/// What learning the rounding of a whole block did: [`BlockRounding`](super::BlockRounding).
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct BlockReport {
+    /// Which block.
+    pub block: usize,
+    /// The mean square of how far its outputs were from the float model's before, over calibration
+    /// rows and outputs, rows counted by their [`TokenWeights`](super::TokenWeights).
+    pub error_before: f64,
+    /// The same afterwards; never more.
+    pub error: f64,
+    /// Time that it took.
+    pub seconds: f64,
 }
 
 impl ModelReport {
@@ -182,6 +220,13 @@ impl fmt::Display for ModelReport {
                 100.0 * layer.dead,
                 layer.tokens,
                 layer.seconds
+            )?;
+        }
+        for block in &self.blocks {
+            writeln!(
+                f,
+                "block {}: output² {:.3e} after learning, {:.3e} before, {:.2} seconds",
+                block.block, block.error, block.error_before, block.seconds
             )?;
         }
         for layer in &self.layers {

@@ -132,7 +132,7 @@ impl<'a> AdaRound<'a> {
                 best.take_better_rows(&mut errors, block, &rounded);
             }
         }
-        block.codes = best.codes;
+        block.rows.codes = best.rows.codes;
     }
 
     /// The exponent of the term that hardens, at a step; none before its time.
@@ -177,9 +177,9 @@ impl Learning {
         reason = "codes have at most 16 bits; the nearest f32 is asked for"
     )]
     fn new(block: &Block<'_>, errors: &[f64]) -> Self {
-        let shape = block.weights.raw_dim();
+        let shape = block.rows.weights.raw_dim();
         let zeros = || Array2::<f32>::zeros(shape);
-        let columns = block.weights.ncols() as f64;
+        let columns = block.rows.weights.ncols() as f64;
         let share = |&error: &f64| if error > 0.0 { columns / error } else { 0.0 };
         let mut learning = Self {
             floors: zeros(),
@@ -192,15 +192,15 @@ impl Learning {
                 .iter()
                 .map(|error| limit(share(error) as f32, 0.0, f32::MAX))
                 .collect(),
-            least: block.scheme.quant_min() as f32,
-            greatest: block.scheme.quant_max() as f32,
+            least: block.rows.scheme.quant_min() as f32,
+            greatest: block.rows.scheme.quant_max() as f32,
         };
-        for (row, segments) in block.segments.iter().enumerate() {
+        for (row, segments) in block.rows.segments.iter().enumerate() {
             for segment in segments {
-                let at = block.parameters[segment.parameter];
+                let at = block.rows.parameters[segment.parameter];
                 for column in segment.columns() {
-                    let exact = block.weights[[row, column]] / at.scale;
-                    let (floor, fraction) = match block.scheme.mapping() {
+                    let exact = block.rows.weights[[row, column]] / at.scale;
+                    let (floor, fraction) = match block.rows.scheme.mapping() {
                         Mapping::AsymmetricFloat => parts(exact + at.zero_point),
                         _ => {
                             let (floor, fraction) = parts(exact);
@@ -230,7 +230,7 @@ impl Learning {
                 let code = limit(floor + openness(gate).0, least, greatest);
                 *change = (code - zero) * scale;
             });
-        change -= &block.weights;
+        change -= &block.rows.weights;
         let mut slopes = block.gradient(&change);
         for (mut row, &weight) in slopes.rows_mut().into_iter().zip(&self.weight_of_row) {
             row *= 2.0 * weight;
@@ -277,7 +277,7 @@ impl Learning {
         reason = "an integer between the least and the greatest code"
     )]
     fn round(&self, block: &mut Block<'_>) {
-        Zip::from(&mut block.codes)
+        Zip::from(&mut block.rows.codes)
             .and(&self.gates)
             .and(&self.floors)
             .for_each(|code, &gate, &floor| {

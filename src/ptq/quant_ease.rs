@@ -104,7 +104,7 @@ impl<'a> QuantEase<'a> {
     }
 
     fn improve(&self, block: &mut Block<'_>) {
-        let fits = self.fit == Fit::Moves && block.owns_parameters;
+        let fits = self.fit == Fit::Moves && block.rows.owns_parameters;
         for sweep in 0..self.sweeps {
             let mut state = Descent::new(block);
             if fits && sweep < FITS {
@@ -134,7 +134,7 @@ struct Descent {
 
 impl Descent {
     fn new(block: &Block<'_>) -> Self {
-        let change = block.change();
+        let change = block.rows.change();
         let gradient = block.gradient(&change);
         Self { change, gradient }
     }
@@ -146,35 +146,36 @@ impl Descent {
     fn sweep(&mut self, block: &mut Block<'_>) -> bool {
         let mut moved = false;
         let columns = block.moments.ncols();
-        let mut at = vec![0; block.segments.len()];
+        let mut at = vec![0; block.rows.segments.len()];
         for column in 0..columns {
             let curvature = block.moments[[column, column]];
             let couplings = block.moments.row(column);
             for (row, at) in at.iter_mut().enumerate() {
-                let segments = &block.segments[row];
+                let segments = &block.rows.segments[row];
                 while *at + 1 < segments.len() && segments[*at + 1].start <= column {
                     *at += 1;
                 }
-                let Parameter { scale, zero_point } = block.parameters[segments[*at].parameter];
+                let Parameter { scale, zero_point } =
+                    block.rows.parameters[segments[*at].parameter];
                 let (change, slope) = (self.change[[row, column]], self.gradient[[row, column]]);
-                let weight = block.weights[[row, column]];
+                let weight = block.rows.weights[[row, column]];
                 // An input that was always 0 has no bottom, and its weight stays what it is.
                 let bottom = weight + change - slope / curvature;
                 if !bottom.is_finite() {
                     continue;
                 }
-                let code = scalar::quantize(bottom, scale, zero_point, block.scheme);
-                if code == block.codes[[row, column]] {
+                let code = scalar::quantize(bottom, scale, zero_point, &block.rows.scheme);
+                if code == block.rows.codes[[row, column]] {
                     continue;
                 }
-                let image: f32 = scalar::dequantize(code, scale, zero_point, block.scheme);
+                let image: f32 = scalar::dequantize(code, scale, zero_point, &block.rows.scheme);
                 let step = image - weight - change;
                 // Down by more than rounding, or two codes might take turns for ever.
                 if step * (2.0 * slope + step * curvature) >= -1e-6 * step * step * curvature {
                     continue;
                 }
                 moved = true;
-                block.codes[[row, column]] = code;
+                block.rows.codes[[row, column]] = code;
                 self.change[[row, column]] = image - weight;
                 self.gradient.row_mut(row).scaled_add(step, &couplings);
             }
@@ -185,9 +186,9 @@ impl Descent {
     /// Moves the scale of each group, and a real zero point, to where the error is least while the
     /// codes stand; one group of all rows after the other, since they lie alike in each.
     fn fit_parameters(&mut self, block: &mut Block<'_>) {
-        let moves_zero = block.scheme.mapping() == Mapping::AsymmetricFloat
-            && matches!(block.scheme.format(), Format::Int(_));
-        let groups = block.segments.first().map_or(0, Vec::len);
+        let moves_zero = block.rows.scheme.mapping() == Mapping::AsymmetricFloat
+            && matches!(block.rows.scheme.format(), Format::Int(_));
+        let groups = block.rows.segments.first().map_or(0, Vec::len);
         for group in 0..groups {
             self.fit_scales(block, group);
             if moves_zero {
@@ -197,20 +198,20 @@ impl Descent {
     }
 
     fn fit_scales(&mut self, block: &mut Block<'_>, group: usize) {
-        let columns = block.segments[0][group].columns();
+        let columns = block.rows.segments[0][group].columns();
         let mut steps = &self.change.slice(s![.., columns.clone()])
-            + &block.weights.slice(s![.., columns.clone()]);
-        for (mut steps, segments) in steps.rows_mut().into_iter().zip(&block.segments) {
-            steps /= block.parameters[segments[group].parameter].scale;
+            + &block.rows.weights.slice(s![.., columns.clone()]);
+        for (mut steps, segments) in steps.rows_mut().into_iter().zip(&block.rows.segments) {
+            steps /= block.rows.parameters[segments[group].parameter].scale;
         }
         let products = steps.dot(&block.moments.slice(s![columns.clone(), ..]));
-        for row in 0..block.segments.len() {
-            let parameter = &mut block.parameters[block.segments[row][group].parameter];
+        for row in 0..block.rows.segments.len() {
+            let parameter = &mut block.rows.parameters[block.rows.segments[row][group].parameter];
             let (steps, product) = (steps.row(row), products.row(row));
             let Some(by) = self.bottom(row, &columns, steps, product) else {
                 continue;
             };
-            let scale = store(block.scheme.scale_kind(), parameter.scale + by);
+            let scale = store(block.rows.scheme.scale_kind(), parameter.scale + by);
             // A scale that is far off, or cannot be stored, is no use to these codes.
             if scale.is_normal() && scale > 0.5 * parameter.scale && scale < 2.0 * parameter.scale {
                 self.shift(row, &columns, steps, product, scale - parameter.scale);
@@ -220,12 +221,12 @@ impl Descent {
     }
 
     fn fit_zero_points(&mut self, block: &mut Block<'_>, group: usize) {
-        let columns = block.segments[0][group].columns();
+        let columns = block.rows.segments[0][group].columns();
         let ones = Array1::<f32>::ones(columns.len());
         let couplings = block.moments.slice(s![columns.clone(), ..]);
         let product = couplings.sum_axis(Axis(0));
-        for row in 0..block.segments.len() {
-            let parameter = &mut block.parameters[block.segments[row][group].parameter];
+        for row in 0..block.rows.segments.len() {
+            let parameter = &mut block.rows.parameters[block.rows.segments[row][group].parameter];
             let Some(by) = self.bottom(row, &columns, ones.view(), product.view()) else {
                 continue;
             };

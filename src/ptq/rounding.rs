@@ -59,12 +59,10 @@ impl Segment {
 
 /// Some rows of a layer, with codes and parameters to be improved.
 #[derive(Debug, Clone)]
-pub(super) struct Block<'a> {
-    pub(super) scheme: &'a Scheme,
+pub(super) struct Rows<'a> {
+    pub(super) scheme: Scheme,
     /// `W`, `[rows, in]`.
     pub(super) weights: ArrayView2<'a, f32>,
-    /// `H / unit`, `[in, in]`; an error of a row is a multiple of `unit`.
-    pub(super) moments: &'a Array2<f32>,
     /// Whether no other rows have these parameters.
     pub(super) owns_parameters: bool,
     /// The segments of each row.
@@ -74,26 +72,62 @@ pub(super) struct Block<'a> {
     pub(super) codes: Array2<i32>,
 }
 
-impl Block<'_> {
-    /// `Δ`, bit for bit what the codes stand for less the weights.
-    pub(super) fn change(&self) -> Array2<f32> {
-        let rule = Rule::of(self.scheme);
-        let mut change = Array2::zeros(self.codes.raw_dim());
+/// Rows, and what an error in them costs.
+#[derive(Debug, Clone)]
+pub(super) struct Block<'a> {
+    pub(super) rows: Rows<'a>,
+    /// `H / unit`, `[in, in]`; an error of a row is a multiple of `unit`.
+    pub(super) moments: &'a Array2<f32>,
+}
+
+impl<'a> Rows<'a> {
+    /// Some rows of a layer as `start` has them, and which parameters of the layer they use.
+    pub(super) fn new(
+        weights: ArrayView2<'a, f32>,
+        start: &Affine,
+        groups: &Groups,
+        codes: &Array2<i32>,
+        rows: Range<usize>,
+    ) -> Result<(Self, Vec<usize>)> {
+        let codes = codes.slice(s![rows.clone(), ..]).to_owned();
+        let (segments, used) = segments(groups, &rows, weights.ncols());
+        let parameters = used.iter().map(|&index| start.parameter(index));
+        let rows = Self {
+            scheme: *start.scheme(),
+            weights: weights.slice_move(s![rows, ..]),
+            owns_parameters: lies_within_rows(start.scheme().granularity()),
+            segments,
+            parameters: parameters.collect::<Result<_>>()?,
+            codes,
+        };
+        Ok((rows, used))
+    }
+
+    /// `Ŵ`, bit for bit what the codes stand for.
+    pub(super) fn image(&self) -> Array2<f32> {
+        let rule = Rule::of(&self.scheme);
+        let mut image = Array2::zeros(self.codes.raw_dim());
         for (row, segments) in self.segments.iter().enumerate() {
             for segment in segments {
                 let codes = self.codes.slice(s![row, segment.columns()]);
-                let mut change = change.slice_mut(s![row, segment.columns()]);
-                if let (Some(codes), Some(change)) = (codes.as_slice(), change.as_slice_mut()) {
+                let mut image = image.slice_mut(s![row, segment.columns()]);
+                if let (Some(codes), Some(image)) = (codes.as_slice(), image.as_slice_mut()) {
                     let parameter = &self.parameters[segment.parameter];
                     let parameters = SpanParameters::shared(parameter, codes.len());
-                    loops::dequantize(codes, 0, change, parameters, rule);
+                    loops::dequantize(codes, 0, image, parameters, rule);
                 }
             }
         }
-        change -= &self.weights;
-        change
+        image
     }
 
+    /// `Δ`.
+    pub(super) fn change(&self) -> Array2<f32> {
+        self.image() - self.weights
+    }
+}
+
+impl Block<'_> {
     /// `Δ H`, half the gradient of the error.
     pub(super) fn gradient(&self, change: &Array2<f32>) -> Array2<f32> {
         change.dot(self.moments)
@@ -101,7 +135,7 @@ impl Block<'_> {
 
     /// The error of each row.
     pub(super) fn errors(&self) -> Vec<f64> {
-        let change = self.change();
+        let change = self.rows.change();
         row_products(&change, &self.gradient(&change))
     }
 
@@ -110,9 +144,10 @@ impl Block<'_> {
         for (row, (error, &other_error)) in errors.iter_mut().zip(others).enumerate() {
             if other_error < *error {
                 *error = other_error;
-                self.codes.row_mut(row).assign(&other.codes.row(row));
-                for segment in &self.segments[row] {
-                    self.parameters[segment.parameter] = other.parameters[segment.parameter];
+                let other = &other.rows;
+                self.rows.codes.row_mut(row).assign(&other.codes.row(row));
+                for segment in &self.rows.segments[row] {
+                    self.rows.parameters[segment.parameter] = other.parameters[segment.parameter];
                 }
             }
         }
@@ -146,34 +181,36 @@ pub(super) fn improve_rows(
     };
     let affine = start.affine();
     let groups = affine.groups(weights.shape())?;
-    let codes = start.codes::<i32>()?;
-    let codes: Array2<i32> = codes.into_dimensionality::<Ix2>().map_err(Error::other)?;
+    let codes = codes_of(start)?;
     let pieces = map_pieces(weights.nrows(), ROWS, |rows| {
-        let codes = codes.slice(s![rows.clone(), ..]).to_owned();
-        let (segments, used) = segments(&groups, &rows, weights.ncols());
-        let parameters = used.iter().map(|&index| affine.parameter(index));
+        let (rows, used) = Rows::new(weights.view(), &affine, &groups, &codes, rows)?;
         let mut best = Block {
-            scheme: affine.scheme(),
-            weights: weights.slice(s![rows, ..]),
+            rows,
             moments: &moments,
-            owns_parameters: lies_within_rows(affine.scheme().granularity()),
-            segments,
-            parameters: parameters.collect::<Result<_>>()?,
-            codes,
         };
         let mut errors = best.errors();
         let mut improved = best.clone();
         improve(&mut improved);
         let others = improved.errors();
         best.take_better_rows(&mut errors, &improved, &others);
-        Ok((best.codes, used, best.parameters))
+        Ok((best.rows.codes, used, best.rows.parameters))
     });
     assemble(&affine, weights.shape(), pieces)
 }
 
-type Improved = (Array2<i32>, Vec<usize>, Vec<Parameter>);
+/// The codes of a layer, `[out, in]`.
+pub(super) fn codes_of(layer: &QTensor) -> Result<Array2<i32>> {
+    let codes = layer.codes::<i32>()?;
+    codes.into_dimensionality::<Ix2>().map_err(Error::other)
+}
 
-fn assemble(affine: &Affine, shape: &[usize], pieces: Vec<Result<Improved>>) -> Result<QTensor> {
+pub(super) type Improved = (Array2<i32>, Vec<usize>, Vec<Parameter>);
+
+pub(super) fn assemble(
+    affine: &Affine,
+    shape: &[usize],
+    pieces: Vec<Result<Improved>>,
+) -> Result<QTensor> {
     let (mut scale, mut zero_point) = (affine.scale().to_vec(), affine.zero_point().to_vec());
     let mut codes = Array2::<i32>::zeros((shape[0], shape[1]));
     let mut row = 0;

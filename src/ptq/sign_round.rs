@@ -1,20 +1,25 @@
 //! SignRound: rounding and clipping learned by the sign of the gradient.
 
+mod learner;
+mod learning;
+
+pub use learner::RoundingLearner;
+
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayViewD, s};
+use ndarray::ArrayViewD;
 
 use super::{
     Quantizer,
-    rounding::{Block, Segment, fitted, improve_rows, row_products},
+    rounding::{Block, fitted, improve_rows, row_products},
 };
 use crate::{
-    affine::{Parameter, scalar::limit, store},
     error::{Error, Result},
     observe::Hessian,
-    scheme::{Format, Mapping, Scheme},
+    scheme::{Format, Scheme},
     tensor::QTensor,
 };
+use learning::Learning;
 
 /// Learns an offset `V ∈ [−½, ½]` for the rounding of each weight, and factors `α, β ∈ [0, 1]` for
 /// the ends of each group's range, by signed gradient descent: Cheng et al. 2023, "Optimize Weight
@@ -93,22 +98,21 @@ impl<'a> SignRound<'a> {
     fn improve(&self, block: &mut Block<'_>) {
         let mut best = block.clone();
         let mut errors = best.errors();
-        let mut learning = Learning::new(block);
-        let hurries = self.steps >= 1000 && block.scheme.bits() <= 3;
+        let mut learning = Learning::new(&block.rows);
+        let hurries = self.steps >= 1000 && block.rows.scheme.bits() <= 3;
         let first_rate = if hurries { 2.0 } else { 1.0 } / f32::from(self.steps.max(1));
         for step in 0..self.steps {
-            learning.round(block);
-            let change = block.change();
+            learning.round(&mut block.rows);
+            let change = block.rows.change();
             let gradient = block.gradient(&change);
             best.take_better_rows(&mut errors, block, &row_products(&change, &gradient));
             let rate = first_rate * (1.0 - f32::from(step) / f32::from(self.steps));
-            learning.step(block, &gradient, rate);
+            learning.step(&block.rows, &gradient, rate);
         }
-        learning.round(block);
+        learning.round(&mut block.rows);
         let last = block.errors();
         best.take_better_rows(&mut errors, block, &last);
-        block.codes = best.codes;
-        block.parameters = best.parameters;
+        *block = best;
     }
 }
 
@@ -129,171 +133,5 @@ pub(super) fn integers_only(operation: &'static str, scheme: &Scheme) -> Result<
             expected: "codes that are integers",
             got: scheme.to_string(),
         }),
-    }
-}
-
-/// What is learned of a block.
-struct Learning {
-    /// `V`, `[rows, in]`.
-    offsets: Array2<f32>,
-    /// `α` and `β` of each parameter.
-    factors: Vec<[f32; 2]>,
-    /// The parameters at factors of 1.
-    start: Vec<Parameter>,
-    least: f32,
-    greatest: f32,
-    middle: f32,
-}
-
-/// The least a range is shrunk to, so that it stays one.
-const LEAST_FACTOR: f32 = 0.01;
-
-impl Learning {
-    #[expect(clippy::cast_precision_loss, reason = "codes have at most 16 bits")]
-    fn new(block: &Block<'_>) -> Self {
-        Self {
-            offsets: Array2::zeros(block.weights.raw_dim()),
-            factors: vec![[1.0; 2]; block.parameters.len()],
-            start: block.parameters.clone(),
-            least: block.scheme.quant_min() as f32,
-            greatest: block.scheme.quant_max() as f32,
-            middle: block.scheme.middle() as f32,
-        }
-    }
-
-    /// The ends of the range of a parameter: what the least and the greatest code stood for.
-    fn ends(&self, parameter: usize) -> (f32, f32) {
-        let Parameter { scale, zero_point } = self.start[parameter];
-        (
-            scale * (self.least - zero_point),
-            scale * (self.greatest - zero_point),
-        )
-    }
-
-    /// The parameter at the present factors; as it is where they cannot be stored.
-    fn parameter(&self, scheme: &Scheme, index: usize) -> Parameter {
-        let start = self.start[index];
-        let [alpha, beta] = self.factors[index];
-        if alpha == 1.0 && beta == 1.0 {
-            return start;
-        }
-        let (min, max) = self.ends(index);
-        let scale = if scheme.mapping().is_symmetric() {
-            alpha * start.scale
-        } else {
-            (alpha * max - beta * min) / (self.greatest - self.least)
-        };
-        let scale = store(scheme.scale_kind(), scale);
-        let exact = self.least - beta * min / scale;
-        let zero_point = match scheme.mapping() {
-            Mapping::Asymmetric => exact.round_ties_even().clamp(self.least, self.greatest),
-            Mapping::AsymmetricFloat => exact,
-            _ => self.middle,
-        };
-        if scale.is_normal() && scale > 0.0 && zero_point.is_finite() {
-            Parameter { scale, zero_point }
-        } else {
-            start
-        }
-    }
-
-    /// Sets codes and parameters to what is learned.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "an integer between the least and the greatest code"
-    )]
-    fn round(&self, block: &mut Block<'_>) {
-        if block.owns_parameters {
-            for index in 0..block.parameters.len() {
-                block.parameters[index] = self.parameter(block.scheme, index);
-            }
-        }
-        for (row, segments) in block.segments.iter().enumerate() {
-            for segment in segments {
-                let parameter = block.parameters[segment.parameter];
-                for column in segment.columns() {
-                    let position = self.position(block, row, column, parameter);
-                    let code = limit(position.round_ties_even(), self.least, self.greatest);
-                    block.codes[[row, column]] = code as i32;
-                }
-            }
-        }
-    }
-
-    /// `W/s + V + z`, which is rounded to the code.
-    #[inline(always)]
-    fn position(&self, block: &Block<'_>, row: usize, column: usize, at: Parameter) -> f32 {
-        block.weights[[row, column]] / at.scale + self.offsets[[row, column]] + at.zero_point
-    }
-
-    /// Moves what is learned against the sign of its gradient; `gradient` is `ΔH`.
-    fn step(&mut self, block: &Block<'_>, gradient: &Array2<f32>, rate: f32) {
-        for (row, segments) in block.segments.iter().enumerate() {
-            for &segment in segments {
-                let ends = self.step_offsets(block, gradient, (row, segment), rate);
-                if block.owns_parameters {
-                    for (factor, slope) in self.factors[segment.parameter].iter_mut().zip(ends) {
-                        *factor = (*factor - rate * sign(slope)).clamp(LEAST_FACTOR, 1.0);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Moves the offsets of a segment; returns the slopes along `α` and `β`.
-    #[expect(clippy::cast_precision_loss, reason = "codes have at most 16 bits")]
-    fn step_offsets(
-        &mut self,
-        block: &Block<'_>,
-        gradient: &Array2<f32>,
-        (row, segment): (usize, Segment),
-        rate: f32,
-    ) -> [f64; 2] {
-        let parameter = block.parameters[segment.parameter];
-        let (min, max) = self.ends(segment.parameter);
-        let steps = f64::from(self.greatest - self.least);
-        let symmetric = block.scheme.mapping().is_symmetric();
-        let (mut along_max, mut along_min, mut along_scale) = (0.0_f64, 0.0_f64, 0.0_f64);
-        let slopes = gradient.slice(s![row, segment.columns()]);
-        for (column, &slope) in segment.columns().zip(slopes) {
-            let position = self.position(block, row, column, parameter);
-            let code = block.codes[[row, column]] as f32;
-            let distance = f64::from(code - parameter.zero_point);
-            let slope_wide = f64::from(slope);
-            let rounded = position.round_ties_even();
-            if rounded < self.least {
-                along_min += slope_wide;
-                along_scale += slope_wide * distance;
-            } else if rounded > self.greatest {
-                along_max += slope_wide;
-                along_scale += slope_wide * distance;
-            } else {
-                let exact = f64::from(block.weights[[row, column]] / parameter.scale);
-                let by_scale = slope_wide * (distance - exact);
-                along_max += by_scale / steps;
-                along_min -= by_scale / steps;
-                along_scale += by_scale;
-                // What is clipped does not depend on its offset.
-                let offset = &mut self.offsets[[row, column]];
-                *offset = (*offset - rate * sign(slope_wide)).clamp(-0.5, 0.5);
-            }
-        }
-        if symmetric {
-            [along_scale, 0.0]
-        } else {
-            [along_max * f64::from(max), along_min * f64::from(min)]
-        }
-    }
-}
-
-/// The sign, 0 for 0.
-#[inline(always)]
-fn sign(slope: f64) -> f32 {
-    if slope > 0.0 {
-        1.0
-    } else if slope < 0.0 {
-        -1.0
-    } else {
-        0.0
     }
 }
