@@ -7,6 +7,7 @@
 
 mod hostile;
 mod interruption;
+mod learning;
 mod recipes;
 mod runs;
 mod support;

@@ -3,8 +3,8 @@
 use lowbit::{
     Error, Result, Scheme,
     flow::{
-        BlockModel, PackedLayer, Pipeline, QuantizableBlock, QuantizedLayer, Recipe, SharedInput,
-        Taps, Treatment,
+        BlockModel, DifferentiableBlock, PackedLayer, Pipeline, QuantizableBlock, QuantizedLayer,
+        Recipe, SharedInput, Taps, Treatment,
     },
 };
 use ndarray::{Array2, ArrayView2};
@@ -75,6 +75,29 @@ impl QuantizableBlock for Block {
         taps.input("gated", &gated);
         taps.residual("gated", x);
         Ok(x + self.layers[2].forward(&gated)?)
+    }
+}
+
+impl DifferentiableBlock for Block {
+    fn add_gradients(
+        &self,
+        x: &Array2<f32>,
+        weights: &[Array2<f32>],
+        slope: &mut dyn FnMut(&Array2<f32>) -> Array2<f32>,
+        into: &mut [Array2<f32>],
+    ) -> Result<()> {
+        let [gate, up, down] = weights else {
+            return Err(Error::other("three layers"));
+        };
+        let gate = x.dot(&gate.t()).mapv(f32::tanh);
+        let up = x.dot(&up.t());
+        let gated = &gate * &up;
+        let to_y = slope(&(x + &gated.dot(&down.t())));
+        into[2] += &to_y.t().dot(&gated);
+        let to_gated = to_y.dot(down);
+        into[1] += &(&to_gated * &gate).t().dot(x);
+        into[0] += &(to_gated * up * gate.mapv(|y| 1.0 - y * y)).t().dot(x);
+        Ok(())
     }
 }
 
