@@ -60,7 +60,6 @@ pub use hqq::Hqq;
 pub use layer_inputs::LayerInputs;
 pub use norm::{NormParameters, without_mean};
 pub use quant_ease::QuantEase;
-pub(crate) use random::Random;
 pub use round_to_nearest::RoundToNearest;
 pub use sign_round::{RoundingLearner, SignRound};
 pub use smooth_quant::{SmoothQuant, SmoothQuantSearch};

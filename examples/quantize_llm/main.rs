@@ -42,7 +42,7 @@ use table::Run;
 use tokens::{Window, score, windows};
 
 /// From the simplest method to the best.
-const LADDER: [&str; 10] = [
+const LADDER: [&str; 11] = [
     "rtn",
     "mse",
     "hqq",
@@ -53,6 +53,7 @@ const LADDER: [&str; 10] = [
     "quantease",
     "signround",
     "best",
+    "best+block",
 ];
 
 fn main() {

@@ -11,6 +11,7 @@ use crate::{
     error::Result,
     observe::Statistics,
     scheme::{Format, Mapping, ScaleKind, Scheme},
+    simd::{Loops, wide},
 };
 
 /// The range whose scale and zero point give the least `Σ ω (x − x̂)²`: the search of ggml's
@@ -104,9 +105,9 @@ impl Calibrator for LeastSquares {
             None => statistics.range(),
             Some(weights) => range_that_counts(&points.values, weights)?,
         };
-        let mut fit = Fit::new(&points.values, weights, scheme);
+        let fit = Fit::new(&points.values, weights, scheme);
         let full = Parameter::from_range(scheme, seen)?;
-        let at_full = fit.error(full);
+        let at_full = fit.sums(full).error;
         let mut best = fit.descend(full);
         for (min, max) in self.starts(scheme, seen) {
             // Beyond the largest float there is no wider range to start from.
@@ -123,7 +124,7 @@ impl Calibrator for LeastSquares {
         // The parameters that the range will give may differ in their last bits.
         let range = range_of(best.1, scheme)?;
         let again = Parameter::from_range(scheme, range)?;
-        Ok(if fit.error(again) < at_full {
+        Ok(if fit.sums(again).error < at_full {
             range
         } else {
             seen
@@ -173,19 +174,77 @@ fn range_of(parameter: Parameter, scheme: &Scheme) -> Result<Range> {
 struct Fit<'a> {
     values: &'a [f32],
     weights: Option<&'a [f32]>,
-    image: Vec<f32>,
     scheme: &'a Scheme,
     rule: Rule<f32>,
 }
 
-/// `Σω`, `Σωu`, `Σωu²`, `Σωx`, `Σωxu`, where `u` is how many steps a code is from the zero point.
-#[derive(Default)]
-struct Moments {
+/// `Σω`, `Σωu`, `Σωu²`, `Σωx`, `Σωxu` and `Σω(x − x̂)²`, where `u` is how many steps a code is from
+/// the zero point.
+struct Sums {
     w: f64,
     u: f64,
     uu: f64,
     x: f64,
     xu: f64,
+    error: f64,
+}
+
+/// [`Sums`] under a parameter.
+struct Count<'a> {
+    values: &'a [f32],
+    weights: Option<&'a [f32]>,
+    parameter: Parameter,
+    rule: Rule<f32>,
+}
+
+impl Loops for Count<'_> {
+    type Output = Sums;
+
+    #[inline(always)]
+    fn run(self) -> Sums {
+        const LANES: usize = 8;
+        const BUFFER: usize = 256;
+        let scale = f64::from(self.parameter.scale);
+        let (mut x, mut image, mut w) = ([0.0_f32; BUFFER], [0.0_f32; BUFFER], [1.0_f32; BUFFER]);
+        let mut sums = [[0.0_f64; LANES]; 6];
+        for (index, values) in self.values.chunks(BUFFER).enumerate() {
+            let len = values.len();
+            let parameters = SpanParameters::shared(&self.parameter, len);
+            x[..len].copy_from_slice(values);
+            loops::fake_quantize(values, &mut image[..len], parameters, self.rule);
+            if let Some(weights) = self.weights {
+                w[..len].copy_from_slice(&weights[index * BUFFER..index * BUFFER + len]);
+            }
+            // What earlier values have left in the last lanes counts for nothing.
+            let whole = len.next_multiple_of(LANES);
+            w[len..whole].fill(0.0);
+            let (x, image, w) = (x.as_chunks().0, image.as_chunks().0, w.as_chunks().0);
+            for ((x, image), w) in x.iter().zip(image).zip(w).take(whole / LANES) {
+                let (x, image, w): (&[f32; LANES], &[f32; LANES], &[f32; LANES]) = (x, image, w);
+                for lane in 0..LANES {
+                    let (x, w) = (f64::from(x[lane]), f64::from(w[lane]));
+                    let image = f64::from(image[lane]);
+                    let (u, wx) = (image / scale, w * x);
+                    let wu = w * u;
+                    sums[0][lane] += w;
+                    sums[1][lane] += wu;
+                    sums[2][lane] += wu * u;
+                    sums[3][lane] += wx;
+                    sums[4][lane] += wx * u;
+                    sums[5][lane] += w * (x - image) * (x - image);
+                }
+            }
+        }
+        let [w, u, uu, x, xu, error] = sums.map(|lanes| lanes.iter().sum());
+        Sums {
+            w,
+            u,
+            uu,
+            x,
+            xu,
+            error,
+        }
+    }
 }
 
 impl<'a> Fit<'a> {
@@ -193,67 +252,46 @@ impl<'a> Fit<'a> {
         Self {
             values,
             weights,
-            image: vec![0.0; values.len()],
             scheme,
             rule: Rule::of(scheme),
         }
     }
 
-    /// `Σ ω (x − x̂)²`, with the images left in place.
-    fn error(&mut self, parameter: Parameter) -> f64 {
-        let parameters = SpanParameters::shared(&parameter, self.values.len());
-        loops::fake_quantize(self.values, &mut self.image, parameters, self.rule);
-        self.weighted()
-            .map(|(x, image, w)| w * (x - image) * (x - image))
-            .sum()
-    }
-
-    fn weighted(&self) -> impl Iterator<Item = (f64, f64, f64)> {
-        let weight = |index: usize| self.weights.map_or(1.0, |all| f64::from(all[index]));
-        let pairs = self.values.iter().zip(&self.image).enumerate();
-        pairs.map(move |(index, (&x, &image))| (x.into(), image.into(), weight(index)))
+    fn sums(&self, parameter: Parameter) -> Sums {
+        wide(Count {
+            values: self.values,
+            weights: self.weights,
+            parameter,
+            rule: self.rule,
+        })
     }
 
     /// The least error, and where, of a descent from `parameter`.
-    fn descend(&mut self, parameter: Parameter) -> (f64, Parameter) {
-        let mut best = (self.error(parameter), parameter);
+    fn descend(&self, parameter: Parameter) -> (f64, Parameter) {
+        let mut sums = self.sums(parameter);
+        let mut best = (sums.error, parameter);
         for _ in 0..DESCENT {
-            let Some(next) = self.regress(best.1) else {
+            let Some(next) = self.regress(best.1, &sums) else {
                 break;
             };
-            let error = self.error(next);
+            sums = self.sums(next);
             // Not so for an error that is not a number, either.
-            let improves = error < best.0;
+            let improves = sums.error < best.0;
             if !improves {
                 break;
             }
-            best = (error, next);
+            best = (sums.error, next);
         }
         best
     }
 
-    fn moments(&self, scale: f32) -> Moments {
-        let scale = f64::from(scale);
-        let mut sums = Moments::default();
-        for (x, image, w) in self.weighted() {
-            let u = image / scale;
-            sums.w += w;
-            sums.u += w * u;
-            sums.uu += w * u * u;
-            sums.x += w * x;
-            sums.xu += w * x * u;
-        }
-        sums
-    }
-
-    /// The parameter that fits the present codes best, as the scheme stores it; none if the codes
+    /// The parameter that fits best the codes that have these sums at `at`, as the scheme stores it; none if the codes
     /// do not determine one.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the nearest f32 is asked for"
     )]
-    fn regress(&self, at: Parameter) -> Option<Parameter> {
-        let sums = self.moments(at.scale);
+    fn regress(&self, at: Parameter, sums: &Sums) -> Option<Parameter> {
         let (mut scale, mut zero_point) = (sums.xu / sums.uu, at.zero_point);
         if !goes_through_zero(self.scheme) {
             // x ≈ s·u + m, which is s·(u − shift).

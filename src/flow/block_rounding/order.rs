@@ -1,6 +1,6 @@
 //! In which order samples are drawn.
 
-use crate::ptq::Random;
+use crate::random::Random;
 
 /// Samples in an order of chance, each once in every pass.
 #[derive(Debug)]
