@@ -54,8 +54,8 @@ impl QuantizableBlock for Perceptron {
 
     fn forward(&self, x: &Array2<f32>, taps: &mut Taps) -> Result<Array2<f32>> {
         let mut x = x.clone();
-        for index in 0..2 {
-            taps.input(LAYERS[index], &x);
+        for (index, name) in LAYERS.into_iter().enumerate() {
+            taps.input(name, &x);
             let y = match &self.packed[index] {
                 Some(packed) => packed.forward(&x)?,
                 None => x.dot(&self.weights[index].t()),
