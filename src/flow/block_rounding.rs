@@ -18,11 +18,11 @@ use order::Order;
 /// Learns the rounding of all layers of a block together, after each was quantized by its own
 /// method, so that the block's outputs come near those of the float model: SignRound as its paper
 /// has it (Cheng et al. 2023, arXiv:2309.05516; AutoRound), by signed gradient descent over offsets
-/// of the rounding and factors of the ranges ([`RoundingLearner`]).
+/// of the rounding and factors of the ranges ([`RoundingLearner`](crate::ptq::RoundingLearner)).
 ///
 /// The block runs on what the quantized blocks before it produce, and is compared with the float
 /// block on what float blocks produce, so that it also makes up for the blocks before. Where tokens
-/// have [`TokenWeights`], so have the rows of the outputs.
+/// have [`TokenWeights`](super::TokenWeights), so have the rows of the outputs.
 ///
 /// **Never worse.** Once in each pass over the samples the block is put together, packed layers and
 /// quantized inputs and all, and its error taken over all samples; the best state is kept, the one
