@@ -70,8 +70,8 @@ fn run() -> Result<()> {
     // 1. The float model, which is also the teacher, and the texts.
     let options = Options::read(std::env::args().skip(1))?;
     let float = Llama::read(&*io::open(&options.model)?)?;
-    let mut training = windows(&options.training, LENGTH, usize::MAX)?;
-    let mut eval = windows(&options.eval, LENGTH, usize::MAX)?;
+    let mut training = windows(&options.training, LENGTH, 0, usize::MAX)?;
+    let mut eval = windows(&options.eval, LENGTH, 0, usize::MAX)?;
     // What is chosen, is chosen on stories that are neither trained on nor reported.
     let mut held_out = eval.split_off(options.stories.min(eval.len()));
     if held_out.is_empty() {
