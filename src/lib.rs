@@ -10,6 +10,8 @@
 
 pub mod affine;
 pub mod calibrate;
+#[cfg(feature = "candle")]
+pub mod candle;
 pub mod codes;
 mod element;
 mod error;
