@@ -26,7 +26,8 @@
 //!
 //! // weights, bias and the three step sizes
 //! assert_eq!(variables.all_vars().len(), 3);
-//! let mut optimizer = AdamW::new(variables.all_vars(), ParamsAdamW::default())?;
+//! let no_decay = ParamsAdamW { weight_decay: 0.0, ..Default::default() }; // scales must not decay
+//! let mut optimizer = AdamW::new(variables.all_vars(), no_decay)?;
 //! let x = Tensor::arange(0_f32, 16.0, &Device::Cpu)?.reshape((2, 8))?;
 //! for _ in 0..3 {
 //!     let loss = layer.forward(&x)?.sqr()?.mean_all()?;

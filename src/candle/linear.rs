@@ -95,7 +95,7 @@ impl Module for QatLinear {
 
 /// Makes or loads a layer: `weight`, `bias` and what the fake-quant learns, `weight.quantizer`.
 ///
-/// `fake` gets the weights `[out, in]` to start from, as [`candle_nn::linear`] makes them or as the
+/// `fake` gets the weights `[out, in]` to start from, as [`candle_nn::linear()`] makes them or as the
 /// builder has them.
 ///
 /// # Errors
