@@ -319,6 +319,31 @@ fn observed_ranges_and_restarts_reach_the_layer() -> Result<()> {
 }
 
 #[test]
+fn threads_may_share_a_layer_whose_parameters_are_brought_back() -> Result<()> {
+    let w = numbers(4, 8, 20);
+    let fake = LearnedFakeQuant::new(start(scheme(3), &w), StepSize, Lsq)?.with_sizes_as_they_are();
+    let layer = FakeQuantLayer::new(fake, &CPU)?;
+    let parameters = layer.parameters().unwrap();
+    let input = Var::from_tensor(&tensor(&w))?;
+    let round = || -> Result<()> {
+        for _ in 0..300 {
+            parameters.set(&Tensor::new(&[-1.0_f32, -1.0, -1.0, -1.0], &CPU)?)?;
+            layer.forward(&input)?.sum_all()?.backward()?;
+            layer.convert(&input)?;
+            layer.observe(parameters).unwrap();
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads = [(); 3].map(|()| scope.spawn(round));
+        threads
+            .map(|thread| thread.join().unwrap())
+            .into_iter()
+            .collect()
+    })
+}
+
+#[test]
 fn what_is_wrong_is_an_error() -> Result<()> {
     let w = numbers(4, 8, 18);
     let layer = FakeQuantLayer::new(

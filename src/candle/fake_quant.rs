@@ -4,15 +4,13 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device, Module, Result, Tensor, Var};
 use candle_nn::{Init, VarBuilder};
+use ndarray::ArrayViewD;
 
 use super::{
     operation::{Fixed, Learned, Shared, lock, same_bits, set_parameters},
     tensors::with_view,
 };
-use crate::{
-    qat::{FakeQuant, FakeQuantExt},
-    tensor::QTensor,
-};
+use crate::{qat::FakeQuant, tensor::QTensor};
 
 /// A [`FakeQuant`] as a module of candle.
 ///
@@ -136,21 +134,51 @@ impl FakeQuantLayer {
         &self,
         change: impl FnOnce(&mut dyn FakeQuant) -> crate::Result<T>,
     ) -> Result<T> {
+        let before = self.learned()?;
+        let (result, after) = self.change(&before, change)?;
+        self.learn(&before, &after)?;
+        Ok(result)
+    }
+
+    /// The numbers of [`parameters`](Self::parameters).
+    fn learned(&self) -> Result<Vec<f32>> {
+        let learned = self.parameters.as_ref().map(|v| v.to_vec1());
+        Ok(learned.transpose()?.unwrap_or_default())
+    }
+
+    /// What `change` returns, and the parameters after it. Tensors are locked before fake-quants
+    /// everywhere, since operations run with their tensors locked: nothing in here reads or sets one.
+    fn change<T>(
+        &self,
+        before: &[f32],
+        change: impl FnOnce(&mut dyn FakeQuant) -> crate::Result<T>,
+    ) -> Result<(T, Vec<f32>)> {
         let mut fake = lock(&self.fake);
-        let Some(parameters) = &self.parameters else {
-            return Ok(change(&mut **fake)?);
-        };
-        let before = parameters.to_vec1::<f32>()?;
-        set_parameters(&mut **fake, &before)?;
-        let result = change(&mut **fake)?;
-        let after = fake.parameters();
-        if !same_bits(&before, &after) {
-            parameters.set(&Tensor::from_slice(
-                &after,
+        set_parameters(&mut **fake, before)?;
+        Ok((change(&mut **fake)?, fake.parameters()))
+    }
+
+    fn learn(&self, before: &[f32], after: &[f32]) -> Result<()> {
+        match &self.parameters {
+            Some(parameters) if !same_bits(before, after) => parameters.set(&Tensor::from_slice(
+                after,
                 after.len(),
                 parameters.device(),
-            )?)?;
+            )?),
+            _ => Ok(()),
         }
+    }
+
+    fn update_with<T>(
+        &self,
+        input: &Tensor,
+        change: impl FnOnce(&mut dyn FakeQuant, ArrayViewD<'_, f32>) -> crate::Result<T>,
+    ) -> Result<T> {
+        let before = self.learned()?;
+        let (result, after) = with_view(input, |input| {
+            self.change(&before, |fake| change(fake, input))
+        })?;
+        self.learn(&before, &after)?;
         Ok(result)
     }
 
@@ -160,7 +188,7 @@ impl FakeQuantLayer {
     /// # Errors
     /// Those of [`FakeQuant::observe_view`].
     pub fn observe(&self, input: &Tensor) -> Result<()> {
-        with_view(input, |input| self.update(|fake| fake.observe(&input)))
+        self.update_with(input, |fake, input| fake.observe_view(input))
     }
 
     /// The quantized tensor that training computed with, ready to be packed.
@@ -168,7 +196,7 @@ impl FakeQuantLayer {
     /// # Errors
     /// Those of [`FakeQuant::convert_view`].
     pub fn convert(&self, input: &Tensor) -> Result<QTensor> {
-        with_view(input, |input| self.update(|fake| fake.convert(&input)))
+        self.update_with(input, |fake, input| fake.convert_view(input))
     }
 }
 

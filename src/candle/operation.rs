@@ -46,7 +46,7 @@ impl CustomOp1 for Fixed {
     }
 
     fn bwd(&self, input: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let gradients = backward(&**lock(&self.0), input, gradient)?;
+        let (gradients, _) = backward(&self.0, &[], input, gradient)?;
         Ok(Some(like(input, gradients)?))
     }
 }
@@ -76,10 +76,8 @@ impl CustomOp2 for Learned {
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let mut fake = lock(&self.0);
-        set_parameters(&mut **fake, &parameters.to_vec1::<f32>()?)?;
-        let gradients = backward(&**fake, input, gradient)?;
-        let slopes = fake.parameter_gradients(&gradients.scale, &gradients.zero_point)?;
+        let learned = parameters.to_vec1::<f32>()?;
+        let (gradients, slopes) = backward(&self.0, &learned, input, gradient)?;
         let slopes = Tensor::from_vec(slopes, parameters.shape(), parameters.device())?;
         Ok((Some(like(input, gradients)?), Some(slopes)))
     }
@@ -95,9 +93,25 @@ fn forward(
     Ok((output, layout.shape().clone()))
 }
 
-fn backward(fake: &dyn FakeQuant, input: &Tensor, gradient: &Tensor) -> Result<Gradients> {
+/// The gradients, and those of what is learned. The tensors are locked before the fake-quant, as in
+/// the forward pass: the other order could wait for ever where threads share a layer.
+fn backward(
+    fake: &Shared,
+    parameters: &[f32],
+    input: &Tensor,
+    gradient: &Tensor,
+) -> Result<(Gradients, Vec<f32>)> {
     with_view(input, |input| {
-        with_view(gradient, |gradient| Ok(fake.backward(&input, &gradient)?))
+        with_view(gradient, |gradient| {
+            let mut fake = lock(fake);
+            if parameters.is_empty() {
+                return Ok((fake.backward(&input, &gradient)?, vec![]));
+            }
+            set_parameters(&mut **fake, parameters)?;
+            let gradients = fake.backward(&input, &gradient)?;
+            let slopes = fake.parameter_gradients(&gradients.scale, &gradients.zero_point)?;
+            Ok((gradients, slopes))
+        })
     })
 }
 
