@@ -5,7 +5,10 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use half::{bf16, f16};
@@ -23,6 +26,13 @@ static ALLOCATOR: Counting = Counting;
 
 /// Bytes asked for by all threads.
 static BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Held by each test, so that no other one asks for memory meanwhile.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 thread_local! {
     /// Requests of this thread.
@@ -120,6 +130,7 @@ fn check_every_layout<A: Element>() {
 
 #[test]
 fn writing_into_arrays_that_are_there_asks_for_no_memory() {
+    let _turn = turn();
     // Once for what the process finds out about its machine.
     let x: Array2<f32> = wave(4, 5);
     let affine = affine(Granularity::PerTensor, 4, 5);
@@ -138,6 +149,7 @@ fn writing_into_arrays_that_are_there_asks_for_no_memory() {
 
 #[test]
 fn products_with_a_workspace_ask_for_memory_once() {
+    let _turn = turn();
     let weights: Array2<f32> = wave(40, 1_100);
     for bits in [4, 8] {
         let scheme = Scheme::int(bits).per_axis(0).build().unwrap();
@@ -182,6 +194,7 @@ fn products_with_a_workspace_ask_for_memory_once() {
 
 #[test]
 fn large_arrays_cost_no_more_than_starting_the_threads_does() {
+    let _turn = turn();
     let x: Array2<f32> = wave(1000, 1000);
     for granularity in GRANULARITIES {
         let affine = affine(granularity, 1000, 1000);
@@ -192,7 +205,6 @@ fn large_arrays_cost_no_more_than_starting_the_threads_does() {
         let before = BYTES.load(Ordering::Relaxed);
         requests(&x, &mut codes, &mut out, &affine);
         let bytes = BYTES.load(Ordering::Relaxed) - before;
-        // The other test beside this one asks for a few arrays of at most 64 kB.
         assert!(bytes < x.len(), "{bytes} bytes");
     }
 }
