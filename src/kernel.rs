@@ -23,10 +23,12 @@ mod linear;
 mod matmul_integer;
 mod operand;
 mod output;
+mod ready;
 mod requantization;
 mod rows;
 mod scratch;
 mod tasks;
+mod value;
 mod weights;
 
 pub use activations::Activations;

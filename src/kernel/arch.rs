@@ -18,6 +18,7 @@ pub(super) mod decode;
 pub(super) mod ends;
 mod lanes;
 pub(super) mod portable;
+pub(super) mod products;
 mod vector;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm32;

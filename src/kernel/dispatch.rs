@@ -1,14 +1,14 @@
 //! From an instruction set to the kernel that serves codes of a width.
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-use super::arch::bytes::{ByteKernel, Dots, Pairs};
 #[cfg(target_arch = "x86_64")]
 use super::arch::words::WordKernel;
 use super::arch::{Kernel, portable::Portable};
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use super::arch::{bytes::ByteKernel, products::Pairs, words::WordKernel};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::arch::{
-    bytes::{ByteKernel, Pairs},
-    words::WordKernel,
+    bytes::ByteKernel,
+    products::{Dots, Pairs},
 };
 #[cfg(target_arch = "aarch64")]
 use crate::simd::aarch64::{Neon, NeonDotprod, NeonI8mm};

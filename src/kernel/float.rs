@@ -6,10 +6,11 @@ use std::ops::Range;
 use super::{
     arch::{Kernel, decode::Decode},
     layout::{BLOCK, Group, unpack},
-    output::Sink,
+    output::{PanelSums, Sink},
     scratch::Scratch,
     tasks::Part,
-    weights::{SmallFloat, Value, Weights},
+    value::{SmallFloat, Value},
+    weights::Weights,
 };
 use crate::simd::Loops;
 
@@ -94,7 +95,12 @@ impl<K: Kernel, const COLUMNS: usize> Loops for Compute<'_, K, COLUMNS> {
             for panel in 0..tiles.panels {
                 let column = (first + panel) * COLUMNS;
                 let sums = tiles.sums[panel * rows..(panel + 1) * rows].as_flattened();
-                sink.take(part.rows.start, column, sums, COLUMNS);
+                sink.take(PanelSums {
+                    row: part.rows.start,
+                    column,
+                    columns: COLUMNS,
+                    sums,
+                });
             }
         }
     }

@@ -6,29 +6,19 @@ use ndarray::{Array, ArrayRef, Dimension};
 
 use super::{
     Activation, Activations, PackedLinear, Requantization, Workspace,
-    checks::check_codes,
-    input::Input,
-    layer::fill,
-    operand::{CodeRows, Operand},
+    integer::Target,
     output::{Codes, Epilogue, Exact, FixedCodes, Floats, Sink, ToCodes},
+    ready::{Ready, Rows, weight_only},
     requantization::Arithmetic,
-    rows::{FloatRows, RowFault, position},
+    rows::position,
     scratch::Scratch,
     tasks::{Task, over_parts},
 };
 use crate::{
-    affine::{Affine, Parameter, fits, same_shape},
-    element::{BLOCK, Code, Element},
+    affine::{Affine, fits, same_shape},
+    element::Code,
     error::{Error, Result},
-    scheme::Granularity,
 };
-
-/// Activations that are ready for a product.
-#[derive(Clone, Copy)]
-enum Ready<'a> {
-    Floats(&'a [f32]),
-    Codes(&'a Operand, &'a [i32]),
-}
 
 impl PackedLinear {
     /// `x · wᵀ + bias` for activations `[…, in]`: floats, or codes under the parameters of static
@@ -153,14 +143,8 @@ impl PackedLinear {
         workspace: &mut Workspace,
     ) -> Result<()> {
         self.write(x, out, workspace, |x, out, workspace| {
-            let Workspace {
-                operand,
-                floats,
-                scratch,
-                ..
-            } = workspace;
-            let ready = self.ready(x, operand, floats)?;
-            self.exact(ready, x.rows, out, scratch, Exact)
+            let ready = self.ready(x, &mut workspace.operand, &mut workspace.floats)?;
+            self.exact(ready, x.rows, out, &mut workspace.scratch, Exact)
         })
     }
 
@@ -170,14 +154,9 @@ impl PackedLinear {
         out: &mut [A::Output],
         workspace: &mut Workspace,
     ) -> Result<()> {
-        let Workspace {
-            operand,
-            floats,
-            scratch,
-            ..
-        } = workspace;
-        let ready = self.ready(x, operand, floats)?;
+        let ready = self.ready(x, &mut workspace.operand, &mut workspace.floats)?;
         let epilogue = self.epilogue(ready);
+        let scratch = &mut workspace.scratch;
         self.scaled(ready, x.rows, out, scratch, |task| Floats {
             task,
             epilogue,
@@ -192,17 +171,12 @@ impl PackedLinear {
         out: &mut [C],
         workspace: &mut Workspace,
     ) -> Result<()> {
-        let Workspace {
-            operand,
-            floats,
-            scratch,
-            ..
-        } = workspace;
-        let ready = self.ready(x, operand, floats)?;
+        let ready = self.ready(x, &mut workspace.operand, &mut workspace.floats)?;
         let epilogue = self.epilogue(ready);
         let width = self.dim().0;
         let (scale, zero) = (output.scale()[0], output.zero_point()[0]);
         let to = ToCodes::new(output.scheme(), scale, zero, width);
+        let scratch = &mut workspace.scratch;
         self.scaled(ready, x.rows, out, scratch, |task| Codes {
             task,
             epilogue,
@@ -235,20 +209,16 @@ impl PackedLinear {
             },
             None => return Err(not_static("a weight-only layer".into())),
         };
-        let Workspace {
-            operand,
-            floats,
-            scratch,
-            stage,
-        } = workspace;
         let epilogue = Epilogue {
             scale: &[],
             bias: self.bias.as_deref(),
             clamp: self.clamp,
         };
+        let stage = &mut workspace.stage;
         stage.prepare(output, input.scale()[0], column_scales, &epilogue)?;
-        let ready = self.ready(x, operand, floats)?;
         let stage = &*stage;
+        let ready = self.ready(x, &mut workspace.operand, &mut workspace.floats)?;
+        let scratch = &mut workspace.scratch;
         self.exact(ready, x.rows, out, scratch, |task| FixedCodes {
             task,
             stage,
@@ -271,7 +241,7 @@ impl PackedLinear {
             match ready {
                 Ready::Floats(x) => weights.float(x, part, scratch, &mut sink),
                 Ready::Codes(x, code_sums) => {
-                    weights.scaled(x, code_sums, part, scratch, &mut sink);
+                    weights.integer(x, code_sums, part, scratch, Target::Scaled(&mut sink));
                 }
             }
         });
@@ -295,16 +265,12 @@ impl PackedLinear {
             });
         }
         let Ready::Codes(x, code_sums) = ready else {
-            return Err(Error::Unsupported {
-                operation: "a product of integers",
-                expected: "a layer with static or dynamic activations",
-                got: "a weight-only layer".into(),
-            });
+            return Err(weight_only());
         };
         self.over_parts(rows, out, scratch, &|task: Task<'a, O>, scratch| {
             let part = task.part.clone();
-            self.weights
-                .exact(x, code_sums, part, scratch, &mut sink(task));
+            let target = Target::Exact(&mut sink(task));
+            self.weights.integer(x, code_sums, part, scratch, target);
         });
         Ok(())
     }
@@ -337,105 +303,6 @@ impl PackedLinear {
             bias: self.bias.as_deref(),
             clamp: self.clamp,
         }
-    }
-
-    /// Activations as the layer takes them.
-    fn ready<'a, A: Activation>(
-        &'a self,
-        x: Rows<'a, A>,
-        operand: &'a mut Operand,
-        floats: &'a mut Vec<f32>,
-    ) -> Result<Ready<'a>> {
-        let Some(quantized) = self.quantized.as_deref() else {
-            return match A::input(x.values) {
-                Input::F32(values) => Ok(Ready::Floats(values)),
-                Input::F16(values) => Ok(Ready::Floats(widened(values, floats))),
-                Input::Bf16(values) => Ok(Ready::Floats(widened(values, floats))),
-                Input::Signed(_) | Input::Unsigned(_) => Err(Error::Unsupported {
-                    operation: "a product of integers",
-                    expected: "a layer with static or dynamic activations",
-                    got: "a weight-only layer".into(),
-                }),
-            };
-        };
-        let activations = &quantized.activations;
-        match (A::input(x.values), activations) {
-            (Input::F32(values), _) => self.quantize(values, x, activations, operand),
-            (Input::F16(values), _) => self.quantize(values, x, activations, operand),
-            (Input::Bf16(values), _) => self.quantize(values, x, activations, operand),
-            (Input::Signed(codes), Activations::Static(affine)) => {
-                self.take_codes(codes, x, affine, 0, operand)
-            }
-            (Input::Unsigned(codes), Activations::Static(affine)) => {
-                self.take_codes(codes, x, affine, 128, operand)
-            }
-            (_, Activations::Dynamic(_)) => Err(Error::Unsupported {
-                operation: "a product of codes",
-                expected: "a layer with static activations, whose parameters the codes have",
-                got: "dynamic activations, which are chosen from floats".into(),
-            }),
-        }?;
-        Ok(Ready::Codes(operand, &quantized.code_sums))
-    }
-
-    /// Quantizes float activations.
-    fn quantize<A: Activation, E: Element<Real = f32>>(
-        &self,
-        values: &[E],
-        x: Rows<'_, A>,
-        activations: &Activations,
-        operand: &mut Operand,
-    ) -> Result<()> {
-        let depth = self.dim().1;
-        let source = match activations {
-            Activations::Static(affine) => {
-                let shared = Parameter {
-                    scale: affine.scale()[0],
-                    zero_point: affine.zero_point()[0],
-                };
-                Ok(FloatRows::new(
-                    values,
-                    depth,
-                    *affine.scheme(),
-                    Some(shared),
-                ))
-            }
-            Activations::Dynamic(scheme) => {
-                let each = FloatRows::new(values, depth, *scheme, None);
-                match scheme.granularity() {
-                    Granularity::PerTensor => each.with_common_range(x.rows),
-                    _ => Ok(each),
-                }
-            }
-        };
-        source
-            .and_then(|source| fill(&*self.weights, operand, &source, x.rows, self.threads))
-            .map_err(|fault: RowFault| fault.error(x.shape))
-    }
-
-    /// Takes codes as they are.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "an integer zero point of a code of at most 8 bits"
-    )]
-    fn take_codes<A: Activation, C: Code>(
-        &self,
-        codes: &[C],
-        x: Rows<'_, A>,
-        affine: &Affine,
-        offset: i32,
-        operand: &mut Operand,
-    ) -> Result<()> {
-        check_codes(codes, affine.scheme())?;
-        let source = CodeRows {
-            codes,
-            depth: self.dim().1,
-            zero: &[affine.zero_point()[0] as i32],
-            scale: affine.scale()[0],
-            offset,
-        };
-        fill(&*self.weights, operand, &source, x.rows, self.threads)
-            .map_err(|fault| fault.error(x.shape))
     }
 
     /// Gives `work` the activations and the output in row-major order.
@@ -510,30 +377,6 @@ impl PackedLinear {
         self.rows(x.shape())?;
         Ok(Array::from_elem(self.output_shape(x), O::default()))
     }
-}
-
-/// Activations in row-major order.
-struct Rows<'a, A> {
-    values: &'a [A],
-    rows: usize,
-    shape: &'a [usize],
-}
-
-impl<A> Clone for Rows<'_, A> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<A> Copy for Rows<'_, A> {}
-
-fn widened<'a, A: Element<Real = f32>>(values: &[A], floats: &'a mut Vec<f32>) -> &'a [f32] {
-    floats.clear();
-    let mut buffer = [0.0; BLOCK];
-    for values in values.chunks(BLOCK) {
-        floats.extend_from_slice(A::widen(values, &mut buffer));
-    }
-    floats
 }
 
 fn not_static(got: String) -> Error {

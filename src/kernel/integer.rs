@@ -8,7 +8,7 @@ use super::{
     },
     layout::BLOCK,
     operand::{ActivationCode, Operand},
-    output::Sink,
+    output::{PanelSums, Sink},
     scratch::{Scratch, Weight},
     tasks::Part,
     weights::Weights,
@@ -24,17 +24,17 @@ pub(super) enum Target<'a> {
 }
 
 /// A part of a product, with all it needs.
-pub(super) struct Product<'a, K> {
+pub(super) struct Product<'a, 'to, K> {
     pub(super) weights: &'a Weights<K>,
     pub(super) x: &'a Operand,
     /// Those of [`Weights::sums_of_codes`].
     pub(super) code_sums: &'a [i32],
     pub(super) part: Part,
     pub(super) scratch: &'a mut Scratch,
-    pub(super) target: Target<'a>,
+    pub(super) target: Target<'to>,
 }
 
-impl<K: Kernel> Loops for Product<'_, K> {
+impl<K: Kernel> Loops for Product<'_, '_, K> {
     type Output = ();
 
     #[inline(always)]
@@ -66,16 +66,21 @@ impl<K: Kernel> Loops for Product<'_, K> {
         for panel in part.panels {
             scaled.fill(0.0);
             let of_panel = panel * groups * K::COLUMNS..(panel + 1) * groups * K::COLUMNS;
-            let code_sums = if has_zeros { &code_sums[of_panel] } else { &[] };
+            let of_panel = Parameters {
+                zero: weights.zeros(panel),
+                scale: weights.scales(panel),
+                code_sums: if has_zeros { &code_sums[of_panel] } else { &[] },
+                offset: weights.offset().into(),
+                x_sums: &x.sums,
+                x_stride: x.rows(),
+                x_zero: &x.zero,
+            };
+            let are_plain = of_panel.are_plain() && is_scaled;
             for stretch in stretches {
                 let packed = weights.blocks(panel, stretch.blocks.clone());
-                let unpacked = unpacked.of_len(if unpacks {
-                    stretch.blocks.len() * BLOCK * K::COLUMNS
-                } else {
-                    0
-                });
                 if unpacks {
-                    weights.kernel.unpack(bits, packed, unpacked);
+                    let codes = stretch.blocks.len() * BLOCK * K::COLUMNS;
+                    weights.kernel.unpack(bits, packed, unpacked.of_len(codes));
                 }
                 let mut row = 0;
                 while row < rows {
@@ -84,19 +89,14 @@ impl<K: Kernel> Loops for Product<'_, K> {
                     let count = height(tiles, left.min(rows - row));
                     let sums = row * K::COLUMNS..(row + count) * K::COLUMNS;
                     let at = first + row;
-                    let parameters = Parameters {
-                        zero: weights.zeros(panel),
-                        scale: weights.scales(panel),
-                        code_sums,
-                        offset: weights.offset().into(),
-                        x_sums: &x.sums[at..],
-                        x_stride: x.rows(),
-                        x_zero: &x.zero[at..],
-                    };
                     let ends = Ends {
                         segments: &stretch.segments,
-                        parameters,
-                        are_plain: parameters.are_plain() && is_scaled,
+                        parameters: Parameters {
+                            x_sums: &of_panel.x_sums[at..],
+                            x_zero: &of_panel.x_zero[at..],
+                            ..of_panel
+                        },
+                        are_plain,
                         raw: &mut raw[sums.clone()],
                         scaled: if is_scaled {
                             &mut scaled[sums]
@@ -110,7 +110,9 @@ impl<K: Kernel> Loops for Product<'_, K> {
                         count,
                     };
                     if unpacks {
-                        weights.kernel.sums_of_unpacked(bits, unpacked, rows, ends);
+                        weights
+                            .kernel
+                            .sums_of_unpacked(bits, unpacked.as_slice(), rows, ends);
                     } else {
                         weights.kernel.sums(bits, packed, rows, ends);
                     }
@@ -119,8 +121,18 @@ impl<K: Kernel> Loops for Product<'_, K> {
             }
             let column = panel * K::COLUMNS;
             match &mut target {
-                Target::Exact(sink) => sink.take(first, column, raw, K::COLUMNS),
-                Target::Scaled(sink) => sink.take(first, column, scaled, K::COLUMNS),
+                Target::Exact(sink) => sink.take(PanelSums {
+                    row: first,
+                    column,
+                    columns: K::COLUMNS,
+                    sums: raw,
+                }),
+                Target::Scaled(sink) => sink.take(PanelSums {
+                    row: first,
+                    column,
+                    columns: K::COLUMNS,
+                    sums: scaled,
+                }),
             }
         }
     }

@@ -52,25 +52,15 @@ pub(super) trait Layer: Debug + Send + Sync {
     /// A part of `x · wᵀ` of float activations in row-major order.
     fn float(&self, x: &[f32], part: Part, scratch: &mut Scratch, sink: &mut dyn Sink<f32>);
 
-    /// A part of `x · wᵀ` of quantized activations, in units of the activations' steps; `code_sums`
-    /// are those of [`sums_of_codes`](Self::sums_of_codes).
-    fn scaled(
+    /// A part of the product with quantized activations, in units of their steps; `code_sums` are
+    /// those of [`sums_of_codes`](Self::sums_of_codes).
+    fn integer(
         &self,
         x: &Operand,
         code_sums: &[i32],
         part: Part,
         scratch: &mut Scratch,
-        sink: &mut dyn Sink<f32>,
-    );
-
-    /// A part of `Σ (x − zx) (w − zw)`.
-    fn exact(
-        &self,
-        x: &Operand,
-        code_sums: &[i32],
-        part: Part,
-        scratch: &mut Scratch,
-        sink: &mut dyn Sink<i32>,
+        target: Target<'_>,
     );
 }
 
@@ -145,13 +135,13 @@ impl<K: Kernel> Layer for Weights<K> {
         float::product(self, x, part, scratch, sink);
     }
 
-    fn scaled(
+    fn integer(
         &self,
         x: &Operand,
         code_sums: &[i32],
         part: Part,
         scratch: &mut Scratch,
-        sink: &mut dyn Sink<f32>,
+        target: Target<'_>,
     ) {
         self.kernel.run(Product {
             weights: self,
@@ -159,25 +149,7 @@ impl<K: Kernel> Layer for Weights<K> {
             code_sums,
             part,
             scratch,
-            target: Target::Scaled(sink),
-        });
-    }
-
-    fn exact(
-        &self,
-        x: &Operand,
-        code_sums: &[i32],
-        part: Part,
-        scratch: &mut Scratch,
-        sink: &mut dyn Sink<i32>,
-    ) {
-        self.kernel.run(Product {
-            weights: self,
-            x,
-            code_sums,
-            part,
-            scratch,
-            target: Target::Exact(sink),
+            target,
         });
     }
 }

@@ -10,9 +10,11 @@ use super::{
     checks::check_depth,
     dispatch::{Visit, with_kernel},
     input::Input,
+    integer::Target,
     layer::{Layer, fill},
-    operand::{CodeRows, Operand},
+    operand::Operand,
     output::Exact,
+    rows::CodeRows,
     tasks::over_parts,
     weights::Weights,
 };
@@ -120,7 +122,8 @@ pub fn matmul_integer<A: Activation + Code, B: Activation + Code>(
         &mut vec![],
         &|task, scratch| {
             let part = task.part.clone();
-            weights.exact(&operand, &code_sums, part, scratch, &mut Exact(task));
+            let target = &mut Exact(task);
+            weights.integer(&operand, &code_sums, part, scratch, Target::Exact(target));
         },
     );
     Ok(out)

@@ -8,7 +8,7 @@ use ndarray::{ArrayViewMut2, Axis};
 use super::{
     aligned::Aligned,
     layout::{BLOCK, Layout, to_i32},
-    rows::{CHUNK, RowFault, RowParameter, RowSource},
+    rows::{CHUNK, RowFault, RowSource},
 };
 use crate::{
     parallel::{PIECE, join},
@@ -235,42 +235,4 @@ impl<C: ActivationCode, S: RowSource> Loops for Piece<'_, C, S> {
 #[inline(always)]
 fn sum_of(block: &[i8; BLOCK]) -> i32 {
     block.iter().map(|&code| i32::from(code)).sum()
-}
-
-/// Codes of rows with known parameters.
-#[derive(Debug)]
-pub(super) struct CodeRows<'a, T> {
-    pub(super) codes: &'a [T],
-    pub(super) depth: usize,
-    /// One for each row, or one for all.
-    pub(super) zero: &'a [i32],
-    pub(super) scale: f32,
-    /// What is taken from codes and zero points alike, so that unsigned codes fit `i8`.
-    pub(super) offset: i32,
-}
-
-impl<T: crate::element::Code> RowSource for CodeRows<'_, T> {
-    #[inline(always)]
-    fn parameter(&self, row: usize) -> Result<RowParameter, RowFault> {
-        let zero = self.zero.get(row).or(self.zero.first());
-        Ok(RowParameter {
-            zero: zero.copied().unwrap_or(0) - self.offset,
-            scale: self.scale,
-        })
-    }
-
-    #[inline(always)]
-    fn codes(
-        &self,
-        row: usize,
-        start: usize,
-        _: &RowParameter,
-        out: &mut [i8],
-    ) -> Result<(), RowFault> {
-        let codes = &self.codes[row * self.depth + start..][..out.len()];
-        for (out, &code) in out.iter_mut().zip(codes) {
-            *out = crate::element::Code::truncate(code.into() - self.offset);
-        }
-        Ok(())
-    }
 }

@@ -9,11 +9,21 @@ use crate::{
     scheme::Scheme,
 };
 
+/// The sums of some rows and one panel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PanelSums<'a, S> {
+    /// The first row and column, of the whole output.
+    pub(super) row: usize,
+    pub(super) column: usize,
+    /// Columns of the panel; those beyond the last one of the output are padding.
+    pub(super) columns: usize,
+    /// `[row][column]`.
+    pub(super) sums: &'a [S],
+}
+
 /// Takes the sums of panels.
 pub(super) trait Sink<S> {
-    /// Sums `[row][column]`, `columns` a row, from a row and column of the whole output on; columns
-    /// beyond the last one are padding.
-    fn take(&mut self, row: usize, column: usize, sums: &[S], columns: usize);
+    fn take(&mut self, sums: PanelSums<'_, S>);
 }
 
 /// What an output is made of its sum with.
@@ -55,23 +65,18 @@ impl Epilogue<'_> {
     }
 }
 
-/// Makes outputs of the sums of each row of a task: `finish(row, column, sums, out)`.
-fn each_row<S, O>(
-    task: &mut Task<'_, O>,
-    panel_columns: usize,
-    row: usize,
-    column: usize,
-    sums: &[S],
-    mut finish: impl FnMut(usize, &[S], &mut [O]),
-) {
-    let first = task.part.panels.start * panel_columns;
-    let from = column - first;
-    let to = (from + panel_columns).min(task.out.ncols());
-    for (index, sums) in sums.chunks_exact(panel_columns).enumerate() {
-        let mut out = task.out.row_mut(row - task.part.rows.start + index);
-        if let Some(out) = out.as_slice_mut() {
-            let out = &mut out[from..to];
-            finish(row + index, &sums[..out.len()], out);
+impl<S> PanelSums<'_, S> {
+    /// Makes outputs of the sums of each row, where they belong in a task: `finish(row, sums, out)`.
+    fn write<O>(self, task: &mut Task<'_, O>, mut finish: impl FnMut(usize, &[S], &mut [O])) {
+        let from = self.column - task.part.panels.start * self.columns;
+        let to = (from + self.columns).min(task.out.ncols());
+        for (index, sums) in self.sums.chunks_exact(self.columns).enumerate() {
+            let row = self.row + index;
+            let mut out = task.out.row_mut(row - task.part.rows.start);
+            if let Some(out) = out.as_slice_mut() {
+                let out = &mut out[from..to];
+                finish(row, &sums[..out.len()], out);
+            }
         }
     }
 }
@@ -80,10 +85,8 @@ fn each_row<S, O>(
 pub(super) struct Exact<'a>(pub(super) Task<'a, i32>);
 
 impl Sink<i32> for Exact<'_> {
-    fn take(&mut self, row: usize, column: usize, sums: &[i32], columns: usize) {
-        each_row(&mut self.0, columns, row, column, sums, |_, sums, out| {
-            out.copy_from_slice(sums);
-        });
+    fn take(&mut self, sums: PanelSums<'_, i32>) {
+        sums.write(&mut self.0, |_, sums, out| out.copy_from_slice(sums));
     }
 }
 
@@ -94,20 +97,13 @@ pub(super) struct Floats<'a, O> {
 }
 
 impl<O: Element<Real = f32>> Sink<f32> for Floats<'_, O> {
-    fn take(&mut self, row: usize, column: usize, sums: &[f32], columns: usize) {
-        let epilogue = self.epilogue;
-        each_row(
-            &mut self.task,
-            columns,
-            row,
-            column,
-            sums,
-            |row, sums, out| {
-                epilogue.apply(row, column, sums, out, |value, out| {
-                    *out = O::from_real(value)
-                });
-            },
-        );
+    fn take(&mut self, sums: PanelSums<'_, f32>) {
+        let (epilogue, column) = (self.epilogue, sums.column);
+        sums.write(&mut self.task, |row, sums, out| {
+            epilogue.apply(row, column, sums, out, |value, out| {
+                *out = O::from_real(value);
+            });
+        });
     }
 }
 
@@ -152,8 +148,8 @@ impl<C: Code> Sink<f32> for Codes<'_, C> {
         clippy::cast_possible_truncation,
         reason = "an integer zero point of a code of at most 8 bits"
     )]
-    fn take(&mut self, row: usize, column: usize, sums: &[f32], columns: usize) {
-        let (epilogue, to) = (self.epilogue, self.to);
+    fn take(&mut self, sums: PanelSums<'_, f32>) {
+        let (epilogue, to, column) = (self.epilogue, self.to, sums.column);
         let Rule::Integer {
             quant_min,
             quant_max,
@@ -161,28 +157,21 @@ impl<C: Code> Sink<f32> for Codes<'_, C> {
         else {
             return;
         };
-        each_row(
-            &mut self.task,
-            columns,
-            row,
-            column,
-            sums,
-            |row, sums, out| {
-                let (mut index, mut nan) = (0, None);
-                epilogue.apply(row, column, sums, out, |value, out| {
-                    if value.is_nan() {
-                        nan = nan.or(Some(index));
-                    }
-                    let (_, distance) = integer(value, to.scale, to.zero, quant_min, quant_max);
-                    *out = C::truncate(distance.wrapping_add(to.zero as i32));
-                    index += 1;
-                });
-                if let Some(index) = nan {
-                    let at = row * to.width + column + index;
-                    to.first_nan.fetch_min(at, Ordering::Relaxed);
+        sums.write(&mut self.task, |row, sums, out| {
+            let (mut index, mut nan) = (0, None);
+            epilogue.apply(row, column, sums, out, |value, out| {
+                if value.is_nan() {
+                    nan = nan.or(Some(index));
                 }
-            },
-        );
+                let (_, distance) = integer(value, to.scale, to.zero, quant_min, quant_max);
+                *out = C::truncate(distance.wrapping_add(to.zero as i32));
+                index += 1;
+            });
+            if let Some(index) = nan {
+                let at = row * to.width + column + index;
+                to.first_nan.fetch_min(at, Ordering::Relaxed);
+            }
+        });
     }
 }
 
@@ -193,19 +182,12 @@ pub(super) struct FixedCodes<'a, C> {
 }
 
 impl<C: Code> Sink<i32> for FixedCodes<'_, C> {
-    fn take(&mut self, row: usize, column: usize, sums: &[i32], columns: usize) {
-        let stage = self.stage;
-        each_row(
-            &mut self.task,
-            columns,
-            row,
-            column,
-            sums,
-            |_, sums, out| {
-                for (index, (&sum, out)) in sums.iter().zip(out).enumerate() {
-                    *out = C::truncate(stage.code(column + index, sum));
-                }
-            },
-        );
+    fn take(&mut self, sums: PanelSums<'_, i32>) {
+        let (stage, column) = (self.stage, sums.column);
+        sums.write(&mut self.task, |_, sums, out| {
+            for (index, (&sum, out)) in sums.iter().zip(out).enumerate() {
+                *out = C::truncate(stage.code(column + index, sum));
+            }
+        });
     }
 }

@@ -1,5 +1,7 @@
-//! Rows of float activations that become codes: the range of a row, then its codes, while it lies in
-//! the nearest cache.
+//! Rows of activations as codes that fit `i8`: float ones are quantized, the range of a row first, then
+//! its codes, while it lies in the nearest cache.
+
+use std::ops::Range;
 
 use crate::{
     affine::{
@@ -7,7 +9,7 @@ use crate::{
         loops::{self, SpanParameters},
         scalar::Rule,
     },
-    element::{BLOCK, Element},
+    element::{BLOCK, Code, Element},
     error::Error,
     scheme::Scheme,
     simd::{Loops, wide},
@@ -134,9 +136,14 @@ impl<'a, A: Element<Real = f32>> FloatRows<'a, A> {
         }
     }
 
-    /// The fault of a row, if it has one.
-    fn fault(&self, row: usize, chooses_range: bool) -> RowFault {
-        let x = &self.x[row * self.depth..(row + 1) * self.depth];
+    /// The elements of a row.
+    #[inline(always)]
+    fn row(&self, row: usize) -> Range<usize> {
+        row * self.depth..(row + 1) * self.depth
+    }
+
+    /// The fault of the first bad one of some elements.
+    fn fault(&self, elements: Range<usize>, chooses_range: bool) -> RowFault {
         let bad = |x: &A| {
             let x = x.to_real();
             if chooses_range {
@@ -145,56 +152,29 @@ impl<'a, A: Element<Real = f32>> FloatRows<'a, A> {
                 x.is_nan()
             }
         };
-        let column = x.iter().position(bad).unwrap_or(0);
+        let index = self.x[elements.clone()].iter().position(bad);
+        let at = elements.start + index.unwrap_or(0);
         RowFault::Element {
-            row,
-            column,
-            value: x[column].to_real(),
+            row: at / self.depth,
+            column: at % self.depth,
+            value: self.x[at].to_real(),
             chooses_range,
         }
     }
 
-    /// With the parameters that the range of all of so many rows gets.
+    /// With the parameters that the range of all rows gets.
     ///
     /// # Errors
     /// The fault of the first row that has one.
-    pub(super) fn with_common_range(mut self, rows: usize) -> Result<Self, RowFault> {
-        let all = Self {
-            depth: self.depth * rows,
-            ..self
-        };
-        let fault = |fault| match fault {
-            RowFault::Element {
-                column,
-                value,
-                chooses_range,
-                ..
-            } => RowFault::Element {
-                row: column / self.depth.max(1),
-                column: column % self.depth.max(1),
-                value,
-                chooses_range,
-            },
-            other => other,
-        };
-        let extent = wide(Whole(&all));
+    pub(super) fn with_common_range(mut self) -> Result<Self, RowFault> {
+        let extent = wide(ExtentOf(self.x));
         if !extent.is_finite() {
-            return Err(fault(all.fault(0, true)));
+            return Err(self.fault(0..self.x.len(), true));
         }
         let parameter = Parameter::from_range(&self.scheme, extent.range())
             .map_err(|error| RowFault::Range { row: 0, error })?;
         self.shared = Some(parameter);
         Ok(self)
-    }
-
-    #[inline(always)]
-    fn extent(&self, row: usize) -> Extent {
-        let mut extent = Extent::EMPTY;
-        let mut buffer = [0.0; BLOCK];
-        for x in self.x[row * self.depth..(row + 1) * self.depth].chunks(BLOCK) {
-            extent.widen(A::widen(x, &mut buffer));
-        }
-        extent
     }
 }
 
@@ -208,9 +188,9 @@ impl<A: Element<Real = f32>> RowSource for FloatRows<'_, A> {
         let parameter = match self.shared {
             Some(parameter) => parameter,
             None => {
-                let extent = self.extent(row);
+                let extent = ExtentOf(&self.x[self.row(row)]).run();
                 if !extent.is_finite() {
-                    return Err(self.fault(row, true));
+                    return Err(self.fault(self.row(row), true));
                 }
                 Parameter::from_range(&self.scheme, extent.range())
                     .map_err(|error| RowFault::Range { row, error })?
@@ -240,20 +220,63 @@ impl<A: Element<Real = f32>> RowSource for FloatRows<'_, A> {
         };
         let parameters = SpanParameters::shared(&of, out.len());
         if loops::quantize(x, out, parameters, self.rule) {
-            return Err(self.fault(row, false));
+            return Err(self.fault(self.row(row), false));
         }
         Ok(())
     }
 }
 
-/// The extent of the first row.
-struct Whole<'a, 'b, A>(&'a FloatRows<'b, A>);
+/// The extent of some floats.
+struct ExtentOf<'a, A>(&'a [A]);
 
-impl<A: Element<Real = f32>> Loops for Whole<'_, '_, A> {
+impl<A: Element<Real = f32>> Loops for ExtentOf<'_, A> {
     type Output = Extent;
 
     #[inline(always)]
     fn run(self) -> Extent {
-        self.0.extent(0)
+        let mut extent = Extent::EMPTY;
+        let mut buffer = [0.0; BLOCK];
+        for x in self.0.chunks(BLOCK) {
+            extent.widen(A::widen(x, &mut buffer));
+        }
+        extent
+    }
+}
+
+/// Codes of rows with known parameters.
+#[derive(Debug)]
+pub(super) struct CodeRows<'a, T> {
+    pub(super) codes: &'a [T],
+    pub(super) depth: usize,
+    /// One for each row, or one for all.
+    pub(super) zero: &'a [i32],
+    pub(super) scale: f32,
+    /// What is taken from codes and zero points alike, so that unsigned codes fit `i8`.
+    pub(super) offset: i32,
+}
+
+impl<T: Code> RowSource for CodeRows<'_, T> {
+    #[inline(always)]
+    fn parameter(&self, row: usize) -> Result<RowParameter, RowFault> {
+        let zero = self.zero.get(row).or(self.zero.first());
+        Ok(RowParameter {
+            zero: zero.copied().unwrap_or(0) - self.offset,
+            scale: self.scale,
+        })
+    }
+
+    #[inline(always)]
+    fn codes(
+        &self,
+        row: usize,
+        start: usize,
+        _: &RowParameter,
+        out: &mut [i8],
+    ) -> Result<(), RowFault> {
+        let codes = &self.codes[row * self.depth + start..][..out.len()];
+        for (out, &code) in out.iter_mut().zip(codes) {
+            *out = Code::truncate(code.into() - self.offset);
+        }
+        Ok(())
     }
 }

@@ -73,26 +73,18 @@ fn split<'a, O: Send>(
     let half = scratch.len() / 2;
     let share = |len: usize| len * half / scratch.len().max(1);
     let (rows, panels) = (share(part.rows.len()), share(part.panels.len()));
-    let (left, right, axis, at) = if panels > 0 {
-        let middle = part.panels.start + panels;
-        let (left, right) = (part.panels.start..middle, middle..part.panels.end);
-        let of = |panels| Part {
-            panels,
-            ..part.clone()
-        };
-        let at = (panels * columns).min(out.ncols());
-        (of(left), of(right), Axis(1), at)
+    let (mut left, mut right) = (part.clone(), part);
+    let (axis, at) = if panels > 0 {
+        left.panels.end = left.panels.start + panels;
+        right.panels.start = left.panels.end;
+        (Axis(1), (panels * columns).min(out.ncols()))
     } else if rows > 0 {
-        let middle = part.rows.start + rows;
-        let (left, right) = (part.rows.start..middle, middle..part.rows.end);
-        let of = |rows| Part {
-            rows,
-            ..part.clone()
-        };
-        (of(left), of(right), Axis(0), rows)
+        left.rows.end = left.rows.start + rows;
+        right.rows.start = left.rows.end;
+        (Axis(0), rows)
     } else {
         if let Some(scratch) = scratch.first_mut() {
-            by_rows(Task { part, out }, scratch, work);
+            by_rows(Task { part: left, out }, scratch, work);
         }
         return;
     };

@@ -94,15 +94,7 @@ impl Ends<'_> {
         if !self.is_plain(segment) {
             return self.take_any(v, columns, segment, vector, *sums);
         }
-        let lane = vector * V::LANES;
-        let parameters = &self.parameters;
-        let scale = &parameters.scale[segment.group * columns + lane..][..V::LANES];
-        ask_ahead::<_, ROWS>(scale);
-        let scale = v.load_floats(scale);
-        let scaled = &mut self.scaled[..ROWS * columns];
-        for (row, &sums) in sums.iter().enumerate() {
-            v.add_scaled(&mut scaled[row * columns + lane..], sums, scale);
-        }
+        self.scale(v, segment.group, columns, vector * V::LANES, sums);
     }
 
     /// The same in all cases.

@@ -179,7 +179,7 @@ impl Lanes for WasmSimd128 {
 }
 
 /// Weights of up to 7 bits, which are the same as signed bytes. A sum of 16 bits takes one product of
-/// a quad, half of what the sums of [`Pairs`](super::bytes::Pairs) have room for.
+/// a quad, half of what the sums of [`Pairs`](super::products::Pairs) have room for.
 impl PairSums for WasmSimd128 {
     const NAME: &'static str = "wasmsimd128-i8u7i32";
     const TILES: &'static [usize] = &[2, 1];

@@ -71,7 +71,7 @@ impl Dot for Neon {
 }
 
 /// Weights of up to 7 bits, which are the same as signed bytes. A sum of 16 bits takes one product of
-/// a quad, half of what the sums of [`Pairs`](crate::kernel::arch::bytes::Pairs) have room for.
+/// a quad, half of what the sums of [`Pairs`](crate::kernel::arch::products::Pairs) have room for.
 impl PairSums for Neon {
     const NAME: &'static str = "neon-i8u7i32";
     const TILES: &'static [usize] = &[6, 4, 2, 1];
