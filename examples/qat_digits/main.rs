@@ -50,25 +50,11 @@ use stabilised::{Stabiliser, Stability};
 
 const SEEDS: u64 = 3;
 
-const FLOAT: Training = Training {
-    epochs: 30,
-    rate: 1e-2,
-    scale_rate: 0.0,
-    last: 0.0,
-};
-
-const QAT: Training = Training {
-    epochs: 10,
-    rate: 4e-3,
-    scale_rate: 1e-2,
-    last: 0.0,
-};
-
 /// Longer, and at rates that stay high, so that weights go on oscillating.
 const RESTLESS: Training = Training {
     epochs: 20,
     last: 0.3,
-    ..QAT
+    ..Training::QAT
 };
 
 /// A network whose quantizers are of any kind.
@@ -116,7 +102,7 @@ fn main() -> Result<()> {
             let mut random = Random(1000 + seed);
             let setting = Setting {
                 seed,
-                float: Network::new(&mut random).train(&train, &FLOAT, &mut random)?,
+                float: Network::new(&mut random).train(&train, &Training::FLOAT, &mut random)?,
                 train: &train,
                 test: &test,
                 calibration: &calibration,
@@ -184,7 +170,7 @@ impl Job {
     fn run(&self, setting: &Setting<'_>) -> Result<Option<Outcome>> {
         let training = match self {
             Self::Stabilised(..) => RESTLESS,
-            _ => QAT,
+            _ => Training::QAT,
         };
         let steps = (training.epochs * setting.train.len().div_ceil(32)) as u64;
         let (weights, bits, activations, activation_bits) = match *self {

@@ -16,6 +16,8 @@
 )]
 
 mod adam;
+#[path = "../quantize_llm/arguments.rs"]
+mod arguments;
 #[path = "../llama/llama.rs"]
 #[allow(dead_code, reason = "programs use parts of it")]
 mod llama;

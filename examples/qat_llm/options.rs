@@ -1,10 +1,15 @@
 //! The command line.
 
-use std::{path::PathBuf, str::FromStr};
+use std::path::PathBuf;
 
 use lowbit::{Error, Result};
 
-use crate::{setting::Setting, start::METHODS, training::Objective};
+use crate::{
+    arguments::{number, positive, present, value},
+    setting::Setting,
+    start::METHODS,
+    training::Objective,
+};
 
 pub const USAGE: &str = "\
 options (defaults in brackets):
@@ -69,10 +74,7 @@ impl Options {
             json: None,
         };
         while let Some(name) = arguments.next() {
-            let mut value = || {
-                let none = || Error::other(format!("{name} needs a value\n{USAGE}"));
-                arguments.next().ok_or_else(none)
-            };
+            let mut value = || value(&mut arguments, &name, USAGE);
             match name.as_str() {
                 "--setting" => {
                     options.settings = match value()?.as_str() {
@@ -107,28 +109,13 @@ impl Options {
                 _ => return Err(Error::other(format!("unknown option {name}\n{USAGE}"))),
             }
         }
-        for path in [&options.model, &options.training, &options.eval] {
-            if !path.exists() {
-                return Err(Error::other(format!(
-                    "{} is not here. Take karpathy/tinyllamas' stories260K in safetensors (with \
-                     config.json), and TinyStories as 16-bit token ids\n{USAGE}",
-                    path.display()
-                )));
-            }
-        }
+        present(
+            [&options.model, &options.training, &options.eval],
+            "karpathy/tinyllamas' stories260K in safetensors (with config.json), and TinyStories as \
+             16-bit token ids",
+            USAGE,
+        )?;
         Ok(options)
-    }
-}
-
-fn number<N: FromStr>(name: &str, value: &str) -> Result<N> {
-    let refuse = |_| Error::other(format!("{name}: expected a number, got {value:?}"));
-    value.parse().map_err(refuse)
-}
-
-fn positive(name: &str, value: &str) -> Result<usize> {
-    match number(name, value)? {
-        0 => Err(Error::other(format!("{name}: expected at least 1, got 0"))),
-        number => Ok(number),
     }
 }
 

@@ -14,6 +14,7 @@
     reason = "a program: its modules are its own, and its numbers small"
 )]
 
+mod arguments;
 #[path = "../llama/llama.rs"]
 #[allow(dead_code, reason = "training is for other programs")]
 mod llama;

@@ -1,8 +1,10 @@
 //! The command line.
 
-use std::{path::PathBuf, str::FromStr};
+use std::path::PathBuf;
 
 use lowbit::{Error, Result};
+
+use crate::arguments::{number, positive, present, value};
 
 pub const USAGE: &str = "\
 options (defaults in brackets):
@@ -70,10 +72,7 @@ impl Options {
             report: false,
         };
         while let Some(name) = arguments.next() {
-            let mut value = || {
-                let none = || Error::other(format!("{name} needs a value\n{USAGE}"));
-                arguments.next().ok_or_else(none)
-            };
+            let mut value = || value(&mut arguments, &name, USAGE);
             match name.as_str() {
                 "--model" => options.model = value()?.into(),
                 "--calibration" => options.calibration = value()?.into(),
@@ -97,28 +96,12 @@ impl Options {
                 _ => return Err(Error::other(format!("unknown option {name}\n{USAGE}"))),
             }
         }
-        for path in [&options.model, &options.calibration, &options.eval] {
-            if !path.exists() {
-                return Err(Error::other(format!(
-                    "{} is not here. Take any Llama-style model in safetensors (with config.json) or \
-                     GGUF, such as SmolLM2-135M-Instruct or karpathy/tinyllamas' stories260K, and \
-                     texts as 16-bit token ids\n{USAGE}",
-                    path.display()
-                )));
-            }
-        }
+        present(
+            [&options.model, &options.calibration, &options.eval],
+            "any Llama-style model in safetensors (with config.json) or GGUF, such as \
+             SmolLM2-135M-Instruct or karpathy/tinyllamas' stories260K, and texts as 16-bit token ids",
+            USAGE,
+        )?;
         Ok(options)
-    }
-}
-
-fn number<N: FromStr>(name: &str, value: &str) -> Result<N> {
-    let refuse = |_| Error::other(format!("{name}: expected a number, got {value:?}"));
-    value.parse().map_err(refuse)
-}
-
-fn positive(name: &str, value: &str) -> Result<usize> {
-    match number(name, value)? {
-        0 => Err(Error::other(format!("{name}: expected at least 1, got 0"))),
-        number => Ok(number),
     }
 }

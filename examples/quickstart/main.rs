@@ -60,20 +60,6 @@ const BITS: [(u32, u32); 8] = [
     (2, 4),
 ];
 
-const FLOAT: Training = Training {
-    epochs: 30,
-    rate: 1e-2,
-    scale_rate: 0.0,
-    last: 0.0,
-};
-
-const QAT: Training = Training {
-    epochs: 10,
-    rate: 4e-3,
-    scale_rate: 1e-2,
-    last: 0.0,
-};
-
 fn main() -> Result<()> {
     // The data: 1,200 images to train on, of which 256 also calibrate, and 597 to test on.
     let all = Digits::load();
@@ -87,11 +73,11 @@ fn main() -> Result<()> {
         .map(|seed| -> Result<Vec<Row>> {
             // The trained float network, and as a control the same one trained on as long as QAT is.
             let mut random = Random(1000 + seed);
-            let float = Network::new(&mut random).train(&train, &FLOAT, &mut random)?;
+            let float = Network::new(&mut random).train(&train, &Training::FLOAT, &mut random)?;
             progress.step("float network trained");
             let control = float
                 .clone()
-                .train(&train, &QAT, &mut Random(5000 + seed))?;
+                .train(&train, &Training::QAT, &mut Random(5000 + seed))?;
             progress.step("float network trained on, as a control");
             let mut rows = vec![
                 Row::float("float", &float, &test)?,
@@ -154,7 +140,7 @@ fn compare(
     // QAT: goes on training from there, with the quantizers in the network.
     let trained = searched
         .clone()
-        .train(train, &QAT, &mut Random(5000 + seed))?;
+        .train(train, &Training::QAT, &mut Random(5000 + seed))?;
 
     Ok(Row {
         name: format!("W{weight_bits}A{activation_bits}"),

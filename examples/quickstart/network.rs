@@ -31,6 +31,24 @@ pub struct Training {
     pub last: f32,
 }
 
+impl Training {
+    /// Of a network in floats.
+    pub const FLOAT: Self = Self {
+        epochs: 30,
+        rate: 1e-2,
+        scale_rate: 0.0,
+        last: 0.0,
+    };
+
+    /// Of one with quantizers, after that.
+    pub const QAT: Self = Self {
+        epochs: 10,
+        rate: 4e-3,
+        scale_rate: 1e-2,
+        last: 0.0,
+    };
+}
+
 /// What else happens in a step of a training: nothing, unless it says otherwise.
 pub trait Steps<F> {
     /// Before the forward pass.
