@@ -184,7 +184,7 @@ fn decode(options: &Options) -> Result<Group, Box<dyn Error>> {
     let x = x.slice(s![..1, ..]);
     let operations = 2.0 * weights.len() as f64;
     let mut entries: Vec<Entry> = vec![];
-    for (column, (what, scheme)) in schemes.iter().enumerate() {
+    for (column, (_, scheme)) in schemes.iter().enumerate() {
         let quantized = ours::quantized(*scheme, &weights);
         let mut cell = |name: String, role, work| {
             let found = entries.iter().position(|entry| entry.name == name);
@@ -206,7 +206,7 @@ fn decode(options: &Options) -> Result<Group, Box<dyn Error>> {
                 .map(|_| layer())
                 .collect();
             cell(
-                format!("lowbit {isa}, {what}").replace(what, "cold"),
+                format!("lowbit {isa}, cold"),
                 Role::Ours,
                 ours::cold(layers, x),
             );
