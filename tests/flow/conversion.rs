@@ -1,7 +1,7 @@
 //! The law of converting: the integer layer computes what training computed.
 
 use lowbit::{
-    Granularity, ScaleKind, Scheme, SchemeBuilder,
+    Affine, Granularity, Mapping, ScaleKind, Scheme, SchemeBuilder,
     flow::{FloatWeights, QatPreparation, QatStart},
 };
 use proptest::prelude::*;
@@ -13,10 +13,10 @@ use super::{
 
 fn weights() -> impl Strategy<Value = SchemeBuilder> {
     let mapping = prop::sample::select(vec![
-        lowbit::Mapping::Symmetric,
-        lowbit::Mapping::SymmetricHalfRange,
-        lowbit::Mapping::Asymmetric,
-        lowbit::Mapping::AsymmetricFloat,
+        Mapping::Symmetric,
+        Mapping::SymmetricHalfRange,
+        Mapping::Asymmetric,
+        Mapping::AsymmetricFloat,
     ]);
     let granularity = prop_oneof![
         Just(Granularity::PerTensor),
@@ -52,6 +52,18 @@ fn activations() -> impl Strategy<Value = SchemeBuilder> {
         };
         if rows { builder.per_row() } else { builder }
     })
+}
+
+/// How much greater than a weight the two numbers may be whose difference it is in a layer where
+/// zero points are real: the code by the scale, and the zero point by the scale.
+fn parts_of_real_zeros(weights: &Affine) -> f32 {
+    if weights.scheme().mapping() != Mapping::AsymmetricFloat {
+        return 0.0;
+    }
+    let parameters = weights.scale().iter().zip(weights.zero_point());
+    parameters
+        .map(|(scale, zero)| 2.0 * scale * zero.abs())
+        .fold(0.0, f32::max)
 }
 
 proptest! {
@@ -91,10 +103,11 @@ proptest! {
         prop_assert_eq!(converted.weights().dequantize::<f32>(), fake_w.clone().into_dyn());
         let integer = converted.pack(None).unwrap().forward(&x).unwrap();
         let one_scale = !matches!(weights.granularity(), Granularity::PerGroup(_));
-        if power_of_two && one_scale && weights.mapping() != lowbit::Mapping::AsymmetricFloat {
+        if power_of_two && one_scale && weights.mapping() != Mapping::AsymmetricFloat {
             prop_assert_eq!(integer, simulated);
         } else {
-            let sizes = fake_x.mapv(f32::abs).dot(&fake_w.mapv(f32::abs).t());
+            let parts = parts_of_real_zeros(&converted.weights().affine());
+            let sizes = fake_x.mapv(f32::abs).dot(&fake_w.mapv(|w| w.abs() + parts).t());
             for ((a, b), size) in integer.iter().zip(&simulated).zip(&sizes) {
                 let bound = (inputs + 4) as f32 * f32::EPSILON * size;
                 prop_assert!((a - b).abs() <= bound, "{} {} {}", a, b, bound);
