@@ -14,6 +14,7 @@ mod arch;
 mod checks;
 mod dispatch;
 mod float;
+mod float_row;
 mod forward;
 mod input;
 mod integer;

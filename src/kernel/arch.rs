@@ -16,6 +16,7 @@ mod aarch64;
 pub(super) mod bytes;
 pub(super) mod decode;
 pub(super) mod ends;
+pub(super) mod float_row;
 mod lanes;
 pub(super) mod portable;
 pub(super) mod products;
@@ -28,7 +29,7 @@ mod x86;
 
 use std::fmt::Debug;
 
-use self::{decode::Decode, ends::Ends};
+use self::{decode::Decode, ends::Ends, float_row::RowOf};
 use super::{
     layout::{BLOCK, unpack},
     operand::ActivationCode,
@@ -105,6 +106,10 @@ pub(super) trait Kernel: Copy + Debug + Send + Sync + 'static {
 
     /// Writes the floats of a block of integer codes, `[depth][column]`.
     fn decode(self, decode: Decode<'_>, to: &mut [f32]);
+
+    /// Adds the products of one row of floats to its sums, those of both panels, in the order of the
+    /// depth.
+    fn multiply_row(self, row: RowOf<'_>, sums: &mut [f32]);
 
     /// Sums over packed weights, for [`PACKED_TILES`](Self::PACKED_TILES) rows.
     fn sums(self, bits: u32, blocks: &[u8], rows: Rows<'_, Self::Code>, ends: Ends<'_>);

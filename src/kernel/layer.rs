@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use super::{
     arch::Kernel,
-    float,
+    float, float_row,
     integer::{Product, Target, tiles},
     layout::Layout,
     operand::{ActivationCode, Operand},
@@ -12,6 +12,7 @@ use super::{
     rows::{RowFault, RowSource},
     scratch::Scratch,
     tasks::Part,
+    value::Value,
     weights::Weights,
 };
 
@@ -132,7 +133,11 @@ impl<K: Kernel> Layer for Weights<K> {
     }
 
     fn float(&self, x: &[f32], part: Part, scratch: &mut Scratch, sink: &mut dyn Sink<f32>) {
-        float::product(self, x, part, scratch, sink);
+        if part.rows.len() == 1 && matches!(self.value(), Value::Distance) {
+            float_row::product(self, x, &part, scratch, sink);
+        } else {
+            float::product(self, x, part, scratch, sink);
+        }
     }
 
     fn integer(

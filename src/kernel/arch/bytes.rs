@@ -10,6 +10,7 @@ use super::{
     Kernel, Rows, ask_ahead,
     decode::{Decode, decode},
     ends::Ends,
+    float_row::{RowOf, multiply_row},
     products::Products,
     vector::{Vector, for_quads, four, quad, run_packed, run_unpacked},
 };
@@ -73,6 +74,10 @@ impl<V: Vector, P: Products<V>, const VECTORS: usize> Kernel for ByteKernel<V, P
 
     fn decode(self, of: Decode<'_>, to: &mut [f32]) {
         decode::<V, VECTORS>(self.v, of, to);
+    }
+
+    fn multiply_row(self, row: RowOf<'_>, sums: &mut [f32]) {
+        multiply_row::<V, VECTORS>(self.v, row, sums);
     }
 
     fn sums(self, bits: u32, blocks: &[u8], rows: Rows<'_, i8>, ends: Ends<'_>) {

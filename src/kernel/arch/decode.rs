@@ -1,6 +1,9 @@
 //! Codes that become floats, `(q − zero) · scale`, a block of a panel at a time.
 
-use super::vector::{Vector, for_quads, quad};
+use super::{
+    lanes::Lanes,
+    vector::{Vector, for_quads, quad},
+};
 use crate::{
     kernel::{layout::BLOCK, weights::GroupZeros},
     simd::Loops,
@@ -49,44 +52,46 @@ impl<V: Vector, const VECTORS: usize, const BITS: u32> Loops for Block<'_, V, VE
             let scale = v.load_floats(&decode.scale[lane..]);
             let out = &mut to[lane..];
             let mut place = 0;
-            // Each kind of zero points has a loop of its own, which asks nothing.
+            let beside = decode.zero.beside(v, lane);
+            // Real zero points have a loop of their own, which asks nothing.
             match decode.zero {
-                GroupZeros::Same(zero) => {
-                    let zero = v.splat(-zero);
+                GroupZeros::Same(_) | GroupZeros::Integer(_) => {
                     for_quads!(QUAD => {
                         let codes = v.flip(quad::<V, BITS, QUAD>(v, block), decode.offset);
                         for t in 0..4 {
-                            let code = v.lane_bytes(codes, t);
-                            v.store_scaled(&mut out[place..], v.add_lanes(code, zero), scale);
+                            let code = v.add_lanes(v.lane_bytes(codes, t), beside);
+                            v.store_floats(&mut out[place..], v.scaled(code, scale));
                             place += columns;
                         }
                     });
                 }
-                GroupZeros::Integer(zeros) => {
-                    let zeros = v.widen_to_lanes(&zeros[lane..]);
+                GroupZeros::Real(zeros, _) => {
+                    let zeros = v.load_floats(&zeros[lane..]);
                     for_quads!(QUAD => {
                         let codes = v.flip(quad::<V, BITS, QUAD>(v, block), decode.offset);
                         for t in 0..4 {
-                            let code = v.lane_bytes(codes, t);
-                            let code = v.subtract_products(code, zeros, 1);
-                            v.store_scaled(&mut out[place..], code, scale);
-                            place += columns;
-                        }
-                    });
-                }
-                GroupZeros::Real(zeros, least) => {
-                    let (zeros, least) = (v.load_floats(&zeros[lane..]), v.splat(least));
-                    for_quads!(QUAD => {
-                        let codes = v.flip(quad::<V, BITS, QUAD>(v, block), decode.offset);
-                        for t in 0..4 {
-                            let code = v.lane_bytes(codes, t);
-                            let code = v.add_lanes(code, least);
-                            v.store_scaled_from(&mut out[place..], code, zeros, scale);
+                            let code = v.add_lanes(v.lane_bytes(codes, t), beside);
+                            v.store_floats(&mut out[place..], v.scaled_from(code, zeros, scale));
                             place += columns;
                         }
                     });
                 }
             }
+        }
+    }
+}
+
+impl GroupZeros<'_> {
+    /// What is added to the codes of a vector of columns before they are scaled: minus their integer
+    /// zero points, or the least code where zero points are real.
+    #[inline(always)]
+    pub(super) fn beside<V: Lanes>(self, v: V, lane: usize) -> V::Lanes {
+        match self {
+            GroupZeros::Same(zero) => v.splat(-zero),
+            GroupZeros::Integer(zeros) => {
+                v.subtract_products(v.splat(0), v.widen_to_lanes(&zeros[lane..]), 1)
+            }
+            GroupZeros::Real(_, least) => v.splat(least),
         }
     }
 }

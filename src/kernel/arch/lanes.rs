@@ -46,15 +46,20 @@ pub(in crate::kernel) trait Lanes: Copy + Debug + Send + Sync + 'static {
         scale: Self::Floats,
     );
 
-    /// Writes `lanes · scale` to the first `LANES` floats of a slice.
-    fn store_scaled(self, to: &mut [f32], lanes: Self::Lanes, scale: Self::Floats);
+    /// `lanes · scale`.
+    fn scaled(self, lanes: Self::Lanes, scale: Self::Floats) -> Self::Floats;
 
-    /// Writes `(lanes − zero) · scale`.
-    fn store_scaled_from(
+    /// `(lanes − zero) · scale`.
+    fn scaled_from(
         self,
-        to: &mut [f32],
         lanes: Self::Lanes,
         zero: Self::Floats,
         scale: Self::Floats,
-    );
+    ) -> Self::Floats;
+
+    /// `sums + x · w`, rounded once where the instructions do that.
+    fn multiply_add(self, sums: Self::Floats, x: f32, w: Self::Floats) -> Self::Floats;
+
+    /// Writes the first `LANES` floats of a slice.
+    fn store_floats(self, to: &mut [f32], floats: Self::Floats);
 }

@@ -1,6 +1,6 @@
 //! Plain Rust, for every machine.
 
-use super::{Kernel, Rows, decode::Decode, ends::Ends, lanes::Lanes};
+use super::{Kernel, Rows, decode::Decode, ends::Ends, float_row::RowOf, lanes::Lanes};
 use crate::{
     kernel::{
         layout::{BLOCK, unpack},
@@ -84,23 +84,32 @@ impl Lanes for Portable {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "codes of at most 8 bits")]
-    fn store_scaled(self, to: &mut [f32], lanes: [i32; LANES], scale: [f32; LANES]) {
-        for (lane, to) in to[..LANES].iter_mut().enumerate() {
-            *to = lanes[lane] as f32 * scale[lane];
-        }
+    fn scaled(self, lanes: [i32; LANES], scale: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|lane| lanes[lane] as f32 * scale[lane])
     }
 
     #[expect(clippy::cast_precision_loss, reason = "codes of at most 8 bits")]
-    fn store_scaled_from(
+    fn scaled_from(
         self,
-        to: &mut [f32],
         lanes: [i32; LANES],
         zero: [f32; LANES],
         scale: [f32; LANES],
-    ) {
-        for (lane, to) in to[..LANES].iter_mut().enumerate() {
-            *to = (lanes[lane] as f32 - zero[lane]) * scale[lane];
-        }
+    ) -> [f32; LANES] {
+        std::array::from_fn(|lane| (lanes[lane] as f32 - zero[lane]) * scale[lane])
+    }
+
+    fn multiply_add(self, sums: [f32; LANES], x: f32, w: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|lane| {
+            if Self::FUSED {
+                x.mul_add(w[lane], sums[lane])
+            } else {
+                sums[lane] + x * w[lane]
+            }
+        })
+    }
+
+    fn store_floats(self, to: &mut [f32], floats: [f32; LANES]) {
+        to[..LANES].copy_from_slice(&floats);
     }
 }
 
@@ -125,19 +134,37 @@ impl Kernel for Portable {
         for (depth, to) in to.chunks_exact_mut(LANES).enumerate() {
             let at = |lane: usize| (depth / 4 * LANES + lane) * 4 + depth % 4;
             let code: [i32; LANES] = std::array::from_fn(|lane| codes[at(lane)].into());
-            match of.zero {
-                GroupZeros::Same(zero) => {
-                    self.store_scaled(to, code.map(|code| code - zero), scale);
-                }
+            let floats = match of.zero {
+                GroupZeros::Same(zero) => self.scaled(code.map(|code| code - zero), scale),
                 GroupZeros::Integer(zeros) => {
                     let code = self.subtract_products(code, self.widen_to_lanes(zeros), 1);
-                    self.store_scaled(to, code, scale);
+                    self.scaled(code, scale)
                 }
                 GroupZeros::Real(zeros, least) => {
                     let code = code.map(|code| code + least);
-                    self.store_scaled_from(to, code, self.load_floats(zeros), scale);
+                    self.scaled_from(code, self.load_floats(zeros), scale)
+                }
+            };
+            self.store_floats(to, floats);
+        }
+    }
+
+    fn multiply_row(self, row: RowOf<'_>, sums: &mut [f32]) {
+        let bytes = 4 * LANES * row.bits as usize;
+        let mut floats = [0.0; CODES];
+        for (panel, sums) in row.panels.into_iter().zip(sums.chunks_exact_mut(LANES)) {
+            let mut kept = self.load_floats(sums);
+            let groups = row.x.chunks(row.blocks_of_group).enumerate();
+            let mut blocks = panel.blocks.chunks_exact(bytes);
+            for (group, x) in groups {
+                for (x, block) in x.iter().zip(&mut blocks) {
+                    self.decode(panel.decode(&row, block, group * LANES), &mut floats);
+                    for (&x, w) in x.iter().zip(floats.chunks_exact(LANES)) {
+                        kept = self.multiply_add(kept, x, self.load_floats(w));
+                    }
                 }
             }
+            self.store_floats(sums, kept);
         }
     }
 

@@ -162,19 +162,25 @@ impl Lanes for WasmSimd128 {
     }
 
     #[inline(always)]
-    fn store_scaled(self, to: &mut [f32], lanes: v128, scale: v128) {
-        let to = &mut to[..4];
-        let product = f32x4_mul(f32x4_convert_i32x4(lanes), scale);
-        // SAFETY: the slice has the 16 bytes that are written.
-        unsafe { v128_store(to.as_mut_ptr().cast(), product) }
+    fn scaled(self, lanes: v128, scale: v128) -> v128 {
+        f32x4_mul(f32x4_convert_i32x4(lanes), scale)
     }
 
     #[inline(always)]
-    fn store_scaled_from(self, to: &mut [f32], lanes: v128, zero: v128, scale: v128) {
+    fn scaled_from(self, lanes: v128, zero: v128, scale: v128) -> v128 {
+        f32x4_mul(f32x4_sub(f32x4_convert_i32x4(lanes), zero), scale)
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, sums: v128, x: f32, w: v128) -> v128 {
+        f32x4_add(sums, f32x4_mul(f32x4_splat(x), w))
+    }
+
+    #[inline(always)]
+    fn store_floats(self, to: &mut [f32], floats: v128) {
         let to = &mut to[..4];
-        let codes = f32x4_sub(f32x4_convert_i32x4(lanes), zero);
         // SAFETY: the slice has the 16 bytes that are written.
-        unsafe { v128_store(to.as_mut_ptr().cast(), f32x4_mul(codes, scale)) }
+        unsafe { v128_store(to.as_mut_ptr().cast(), floats) }
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     Kernel, Rows, ask_ahead,
     decode::{Decode, decode},
     ends::Ends,
+    float_row::{RowOf, multiply_row},
     vector::Vector,
 };
 use crate::{kernel::layout::QUADS, simd::Loops};
@@ -68,6 +69,10 @@ impl<V: Words, const VECTORS: usize> Kernel for WordKernel<V, VECTORS> {
 
     fn decode(self, of: Decode<'_>, to: &mut [f32]) {
         decode::<V, VECTORS>(self.0, of, to);
+    }
+
+    fn multiply_row(self, row: RowOf<'_>, sums: &mut [f32]) {
+        multiply_row::<V, VECTORS>(self.0, row, sums);
     }
 
     fn sums(self, _: u32, blocks: &[u8], rows: Rows<'_, i16>, ends: Ends<'_>) {

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::{
     float32x4_t, int32x4_t, vaddq_f32, vaddq_s32, vcvtq_f32_s32, vdupq_n_f32, vdupq_n_s32,
-    vld1q_f32, vld1q_s32, vmlsq_s32, vmulq_f32, vst1q_f32, vst1q_s32, vsubq_f32,
+    vfmaq_n_f32, vld1q_f32, vld1q_s32, vmlsq_s32, vmulq_f32, vst1q_f32, vst1q_s32, vsubq_f32,
 };
 
 use crate::{
@@ -98,26 +98,33 @@ macro_rules! lanes {
             }
 
             #[inline(always)]
-            fn store_scaled(self, to: &mut [f32], lanes: int32x4_t, scale: float32x4_t) {
-                let to = &mut to[..4];
-                // SAFETY: `self` proves NEON; the slice has the 16 bytes that are written.
-                unsafe { vst1q_f32(to.as_mut_ptr(), vmulq_f32(vcvtq_f32_s32(lanes), scale)) }
+            fn scaled(self, lanes: int32x4_t, scale: float32x4_t) -> float32x4_t {
+                // SAFETY: `self` proves NEON.
+                unsafe { vmulq_f32(vcvtq_f32_s32(lanes), scale) }
             }
 
             #[inline(always)]
-            fn store_scaled_from(
+            fn scaled_from(
                 self,
-                to: &mut [f32],
                 lanes: int32x4_t,
                 zero: float32x4_t,
                 scale: float32x4_t,
-            ) {
+            ) -> float32x4_t {
+                // SAFETY: `self` proves NEON.
+                unsafe { vmulq_f32(vsubq_f32(vcvtq_f32_s32(lanes), zero), scale) }
+            }
+
+            #[inline(always)]
+            fn multiply_add(self, sums: float32x4_t, x: f32, w: float32x4_t) -> float32x4_t {
+                // SAFETY: `self` proves NEON.
+                unsafe { vfmaq_n_f32(sums, w, x) }
+            }
+
+            #[inline(always)]
+            fn store_floats(self, to: &mut [f32], floats: float32x4_t) {
                 let to = &mut to[..4];
                 // SAFETY: `self` proves NEON; the slice has the 16 bytes that are written.
-                unsafe {
-                    let codes = vsubq_f32(vcvtq_f32_s32(lanes), zero);
-                    vst1q_f32(to.as_mut_ptr(), vmulq_f32(codes, scale));
-                }
+                unsafe { vst1q_f32(to.as_mut_ptr(), floats) }
             }
         }
     };

@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::{
     __m256, __m256i, _mm_loadl_epi64, _mm256_add_epi32, _mm256_add_ps, _mm256_cvtepi32_ps,
-    _mm256_cvtepu8_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_mul_ps, _mm256_mullo_epi32,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_epi32,
-    _mm256_sub_ps,
+    _mm256_cvtepu8_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_mul_ps,
+    _mm256_mullo_epi32, _mm256_set1_epi32, _mm256_set1_ps, _mm256_storeu_ps, _mm256_storeu_si256,
+    _mm256_sub_epi32, _mm256_sub_ps,
 };
 
 use crate::{
@@ -101,29 +101,31 @@ macro_rules! lanes {
             }
 
             #[inline(always)]
-            fn store_scaled(self, to: &mut [f32], lanes: __m256i, scale: __m256) {
-                let to = &mut to[..8];
-                // SAFETY: `self` proves AVX2; the slice has the 32 bytes that are written.
+            fn scaled(self, lanes: __m256i, scale: __m256) -> __m256 {
+                // SAFETY: `self` proves AVX2.
+                unsafe { _mm256_mul_ps(_mm256_cvtepi32_ps(lanes), scale) }
+            }
+
+            #[inline(always)]
+            fn scaled_from(self, lanes: __m256i, zero: __m256, scale: __m256) -> __m256 {
+                // SAFETY: `self` proves AVX2.
                 unsafe {
-                    let product = _mm256_mul_ps(_mm256_cvtepi32_ps(lanes), scale);
-                    _mm256_storeu_ps(to.as_mut_ptr(), product);
+                    let codes = _mm256_sub_ps(_mm256_cvtepi32_ps(lanes), zero);
+                    _mm256_mul_ps(codes, scale)
                 }
             }
 
             #[inline(always)]
-            fn store_scaled_from(
-                self,
-                to: &mut [f32],
-                lanes: __m256i,
-                zero: __m256,
-                scale: __m256,
-            ) {
+            fn multiply_add(self, sums: __m256, x: f32, w: __m256) -> __m256 {
+                // SAFETY: `self` proves AVX2 and FMA.
+                unsafe { _mm256_fmadd_ps(_mm256_set1_ps(x), w, sums) }
+            }
+
+            #[inline(always)]
+            fn store_floats(self, to: &mut [f32], floats: __m256) {
                 let to = &mut to[..8];
                 // SAFETY: `self` proves AVX2; the slice has the 32 bytes that are written.
-                unsafe {
-                    let codes = _mm256_sub_ps(_mm256_cvtepi32_ps(lanes), zero);
-                    _mm256_storeu_ps(to.as_mut_ptr(), _mm256_mul_ps(codes, scale));
-                }
+                unsafe { _mm256_storeu_ps(to.as_mut_ptr(), floats) }
             }
         }
     };

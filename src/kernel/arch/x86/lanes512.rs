@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _mm_loadu_si128, _mm512_add_epi32, _mm512_add_ps, _mm512_cvtepi32_ps,
-    _mm512_cvtepu8_epi32, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_mullo_epi32,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi32,
-    _mm512_sub_ps,
+    _mm512_cvtepu8_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps,
+    _mm512_mullo_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_sub_epi32, _mm512_sub_ps,
 };
 
 use crate::{
@@ -101,29 +101,31 @@ macro_rules! lanes {
             }
 
             #[inline(always)]
-            fn store_scaled(self, to: &mut [f32], lanes: __m512i, scale: __m512) {
-                let to = &mut to[..16];
-                // SAFETY: `self` proves AVX-512; the slice has the 64 bytes that are written.
+            fn scaled(self, lanes: __m512i, scale: __m512) -> __m512 {
+                // SAFETY: `self` proves AVX-512.
+                unsafe { _mm512_mul_ps(_mm512_cvtepi32_ps(lanes), scale) }
+            }
+
+            #[inline(always)]
+            fn scaled_from(self, lanes: __m512i, zero: __m512, scale: __m512) -> __m512 {
+                // SAFETY: `self` proves AVX-512.
                 unsafe {
-                    let product = _mm512_mul_ps(_mm512_cvtepi32_ps(lanes), scale);
-                    _mm512_storeu_ps(to.as_mut_ptr(), product);
+                    let codes = _mm512_sub_ps(_mm512_cvtepi32_ps(lanes), zero);
+                    _mm512_mul_ps(codes, scale)
                 }
             }
 
             #[inline(always)]
-            fn store_scaled_from(
-                self,
-                to: &mut [f32],
-                lanes: __m512i,
-                zero: __m512,
-                scale: __m512,
-            ) {
+            fn multiply_add(self, sums: __m512, x: f32, w: __m512) -> __m512 {
+                // SAFETY: `self` proves AVX-512.
+                unsafe { _mm512_fmadd_ps(_mm512_set1_ps(x), w, sums) }
+            }
+
+            #[inline(always)]
+            fn store_floats(self, to: &mut [f32], floats: __m512) {
                 let to = &mut to[..16];
                 // SAFETY: `self` proves AVX-512; the slice has the 64 bytes that are written.
-                unsafe {
-                    let codes = _mm512_sub_ps(_mm512_cvtepi32_ps(lanes), zero);
-                    _mm512_storeu_ps(to.as_mut_ptr(), _mm512_mul_ps(codes, scale));
-                }
+                unsafe { _mm512_storeu_ps(to.as_mut_ptr(), floats) }
             }
         }
     };
