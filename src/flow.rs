@@ -9,20 +9,25 @@ mod calibration;
 mod checkpoint;
 mod layer;
 mod layer_report;
+mod learned_rounding;
 mod method;
 mod model;
+mod model_rounding;
 mod pipeline;
 mod qat;
 mod recipe;
 mod report;
+mod run_learning;
 mod static_inputs;
 mod statistics;
 
-pub use block_rounding::BlockRounding;
-pub use blocks::{BlockModel, DifferentiableBlock, QuantizableBlock, SharedInput, Taps};
+pub use blocks::{
+    BlockModel, DifferentiableBlock, DifferentiableModel, QuantizableBlock, SharedInput, Taps,
+};
 pub use calibration::{Calibrated, Calibration, Site};
 pub use layer::{InputTransform, PackedLayer, QuantizedLayer};
-pub use layer_report::{BlockReport, LayerReport, ModelReport};
+pub use layer_report::{BlockReport, LayerReport, LearningReport, ModelReport};
+pub use learned_rounding::LearnedRounding;
 pub use method::{FloatLayer, LayerMethod};
 pub use model::{ModelQuantization, Progress};
 pub use pipeline::{Pipeline, Preparation, RangeChoice, Refinement, Rounding};

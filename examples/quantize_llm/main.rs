@@ -31,7 +31,7 @@ use std::{
 use lowbit::{
     Error, Result, Scheme,
     flow::{
-        BlockRounding, ModelQuantization, ModelReport, Pipeline, Progress, Recipe, TokenWeights,
+        LearnedRounding, ModelQuantization, ModelReport, Pipeline, Progress, Recipe, TokenWeights,
         Treatment,
     },
     io,
@@ -43,7 +43,7 @@ use table::Run;
 use tokens::{Window, score, windows};
 
 /// From the simplest method to the best.
-const LADDER: [&str; 11] = [
+const LADDER: [&str; 12] = [
     "rtn",
     "mse",
     "hqq",
@@ -54,7 +54,8 @@ const LADDER: [&str; 11] = [
     "quantease",
     "signround",
     "best",
-    "best+block",
+    "gptaq+block",
+    "gptaq+block+model=400",
 ];
 
 fn main() {
@@ -124,7 +125,11 @@ fn quantize(
     };
 
     // The recipe: all linear layers of the blocks alike. Other rules may come before this one.
-    let (pipeline, block_rounding) = method_of(method)?;
+    let Method {
+        pipeline,
+        blocks,
+        whole,
+    } = Method::of(method)?;
     let mut treatment = Treatment::new(scheme, pipeline);
     if let Some(bits) = options.activations {
         let inputs = match options.static_activations {
@@ -146,9 +151,12 @@ fn quantize(
     if let Some(directory) = &options.checkpoints {
         quantization = quantization.with_checkpoints(directory.join(method));
     }
-    let report = match block_rounding {
-        None => quantization.run(model, samples)?,
-        Some(rounding) => quantization.run_learning(model, samples, rounding)?,
+    let report = match (blocks, whole) {
+        (None, None) => quantization.run(model, samples)?,
+        (Some(blocks), None) => quantization.run_learning(model, samples, blocks)?,
+        (blocks, Some(whole)) => {
+            quantization.run_learning_jointly(model, samples, blocks, whole)?
+        }
     };
     let seconds = started.elapsed().as_secs_f64();
 
@@ -164,16 +172,38 @@ fn quantize(
     })
 }
 
-/// How each layer is quantized, and how the rounding of blocks is learned, if it is.
-fn method_of(words: &str) -> Result<(Pipeline, Option<BlockRounding>)> {
-    let (pipeline, steps) = match words.split_once("+block") {
-        None => return Ok((words.parse()?, None)),
-        Some((pipeline, "")) => return Ok((pipeline.parse()?, Some(BlockRounding::default()))),
-        Some((pipeline, steps)) => (pipeline, steps.strip_prefix('=').unwrap_or(steps)),
-    };
-    let steps = steps.parse().map_err(Error::other)?;
-    let rounding = BlockRounding::default().with_steps(steps)?;
-    Ok((pipeline.parse()?, Some(rounding)))
+/// How each layer is quantized, and how the rounding of blocks and of the model is learned after it,
+/// if it is.
+struct Method {
+    pipeline: Pipeline,
+    blocks: Option<LearnedRounding>,
+    whole: Option<LearnedRounding>,
+}
+
+impl Method {
+    fn of(words: &str) -> Result<Self> {
+        let (words, whole) = learning(words, "+model")?;
+        let (pipeline, blocks) = learning(words, "+block")?;
+        Ok(Self {
+            pipeline: pipeline.parse()?,
+            blocks,
+            whole,
+        })
+    }
+}
+
+/// Words that may end with `name`, or `name=STEPS`, without that, and what it asks for.
+fn learning<'a>(words: &'a str, name: &str) -> Result<(&'a str, Option<LearnedRounding>)> {
+    let rounding = LearnedRounding::default();
+    match words.split_once(name) {
+        None => Ok((words, None)),
+        Some((before, "")) => Ok((before, Some(rounding))),
+        Some((before, steps)) => {
+            let steps = steps.strip_prefix('=').unwrap_or(steps);
+            let steps = steps.parse().map_err(Error::other)?;
+            Ok((before, Some(rounding.with_steps(steps)?)))
+        }
+    }
 }
 
 /// A line that is written over, where somebody looks.

@@ -15,7 +15,8 @@ options (defaults in brackets):
   --group N             weights along a row that share a scale; 0: the whole row [0]
   --symmetric, --asymmetric  without or with a zero point [without for rows, with for groups]
   --method WORDS        such as rtn, hqq, awq+mse, gptq, gptaq, gptq+quantease, gptaq+block, best;
-                        +block, or +block=STEPS, learns the rounding of whole blocks after it [gptq]
+                        +block, or +block=STEPS, learns the rounding of whole blocks after it, and
+                        +model, or +model=STEPS, that of the whole model [gptq]
   --compare             a ladder of methods
   --activations N       quantize inputs too, to N bits, per token at run time
   --static-activations  ... with a range from calibration instead

@@ -5,7 +5,7 @@ use std::time::Instant;
 use ndarray::Array2;
 
 use super::{
-    BlockReport, BlockRounding, FloatLayer, InputStatistics, LayerReport, QuantizableBlock,
+    BlockReport, FloatLayer, InputStatistics, LayerReport, LearnedRounding, QuantizableBlock,
     QuantizedLayer, Recipe, SharedInput, Taps, TokenWeights, Treatment,
     static_inputs::StaticInputs,
 };
@@ -28,6 +28,14 @@ pub(super) struct Hidden {
 }
 
 impl Hidden {
+    /// Those before the first block.
+    pub(super) fn new(samples: Vec<Array2<f32>>, compares: bool) -> Self {
+        Self {
+            float: compares.then(|| samples.clone()),
+            quantized: samples,
+        }
+    }
+
     pub(super) fn advance<B: QuantizableBlock>(&mut self, work: &BlockWork<B>) -> Result<()> {
         self.quantized = through(&work.quantized, &self.quantized)?;
         if let Some(float) = &mut self.float {
@@ -53,7 +61,15 @@ pub(super) struct Settings<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) token_weights: TokenWeights,
     /// How the rounding of whole blocks is learned, if it is.
-    pub(super) block_rounding: Option<BlockRounding>,
+    pub(super) block_rounding: Option<LearnedRounding>,
+}
+
+impl Settings<'_> {
+    /// Whether anybody asks for the hidden states of the float model.
+    pub(super) fn compares(&self) -> bool {
+        let compares = |treatment: &Treatment| treatment.method().compares_with_float();
+        self.block_rounding.is_some() || self.recipe.any(compares)
+    }
 }
 
 /// A block while it is worked on.

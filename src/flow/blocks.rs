@@ -83,12 +83,12 @@ pub trait QuantizableBlock: Clone + fmt::Debug + Send + Sync {
 }
 
 /// A block that can also tell how its outputs depend on its weights: what rounding is learned by, a
-/// whole block at a time ([`BlockRounding`](super::BlockRounding)).
+/// whole block at a time, or in the whole model ([`LearnedRounding`](super::LearnedRounding)).
 pub trait DifferentiableBlock: QuantizableBlock {
     /// Runs the block over the hidden states of one sample, `[tokens, hidden]`, in floats, with these
     /// weights instead of its own; asks `slope` for the gradient of a loss by the outputs, which it
-    /// is given, both `[tokens, hidden]`; and adds the gradient of the loss by each of the weights to
-    /// `into`.
+    /// is given, both `[tokens, hidden]`; adds the gradient of the loss by each of the weights to
+    /// `into`; and returns that by `x`.
     ///
     /// `weights` and `into` have one matrix `[out, in]` for each layer, in the order of
     /// [`stages`](QuantizableBlock::stages). The block is one in floats.
@@ -101,7 +101,20 @@ pub trait DifferentiableBlock: QuantizableBlock {
         weights: &[Array2<f32>],
         slope: &mut dyn FnMut(&Array2<f32>) -> Array2<f32>,
         into: &mut [Array2<f32>],
-    ) -> Result<()>;
+    ) -> Result<Array2<f32>>;
+}
+
+/// A model that can also tell how far its last hidden states are from those of the float model: what
+/// the rounding of all its layers is learned by together
+/// ([`run_learning_jointly`](super::ModelQuantization::run_learning_jointly)).
+pub trait DifferentiableModel: BlockModel<Block: DifferentiableBlock> + Sync {
+    /// The loss of the hidden states after the last block for one sample, `[tokens, hidden]`, summed
+    /// over its tokens, and the gradient by them; `float` is what the float model has there. Such as
+    /// the divergence of the probabilities that a language model makes of the two.
+    ///
+    /// # Errors
+    /// Those of what follows the blocks.
+    fn loss(&self, hidden: &Array2<f32>, float: &Array2<f32>) -> Result<(f64, Array2<f32>)>;
 }
 
 /// Where a block shows what its layers read, while it runs; only what somebody asked for is kept.

@@ -152,9 +152,26 @@ pub struct ModelReport {
     pub layers: Vec<LayerReport>,
     /// The blocks whose rounding was learned as a whole, in order.
     pub blocks: Vec<BlockReport>,
+    /// What learning the rounding of the whole model did, if it was learned.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub jointly: Option<LearningReport>,
 }
 
-/// What learning the rounding of a whole block did: [`BlockRounding`](super::BlockRounding).
+/// What learning the rounding of a whole model did:
+/// [`run_learning_jointly`](super::ModelQuantization::run_learning_jointly).
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct LearningReport {
+    /// The [`loss`](super::DifferentiableModel::loss) a token before, over all calibration samples.
+    pub loss_before: f64,
+    /// The same afterwards; never more.
+    pub loss: f64,
+    /// Time that it took.
+    pub seconds: f64,
+}
+
+/// What learning the rounding of a whole block did: [`LearnedRounding`](super::LearnedRounding).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -227,6 +244,13 @@ impl fmt::Display for ModelReport {
                 f,
                 "block {}: output² {:.3e} after learning, {:.3e} before, {:.2} seconds",
                 block.block, block.error, block.error_before, block.seconds
+            )?;
+        }
+        if let Some(model) = &self.jointly {
+            writeln!(
+                f,
+                "model: loss a token {:.3e} after learning, {:.3e} before, {:.2} seconds",
+                model.loss, model.loss_before, model.seconds
             )?;
         }
         for layer in &self.layers {

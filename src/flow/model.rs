@@ -7,8 +7,7 @@ use std::{fmt, ops::ControlFlow};
 use ndarray::Array2;
 
 use super::{
-    BlockModel, BlockRounding, DifferentiableBlock, LayerReport, ModelReport, QuantizableBlock,
-    Recipe, TokenWeights,
+    BlockModel, LayerReport, ModelReport, QuantizableBlock, Recipe, TokenWeights,
     block_work::{BlockWork, Hidden, Settings},
 };
 use crate::error::{Error, Result};
@@ -101,7 +100,7 @@ use super::checkpoint::{Checkpoints, Fingerprint};
 /// # Ok::<(), Error>(())
 /// ```
 pub struct ModelQuantization<'a> {
-    settings: Settings<'a>,
+    pub(super) settings: Settings<'a>,
     #[cfg(feature = "serde")]
     checkpoints: Option<PathBuf>,
     progress: Box<Callback<'a>>,
@@ -186,108 +185,16 @@ impl<'a> ModelQuantization<'a> {
         model: &mut M,
         samples: Vec<Array2<f32>>,
     ) -> Result<ModelReport> {
-        self.run_with(model, samples, |_, _, _| Ok(()))
+        self.run_with(model, samples, |_, _, _| Ok(()), None)
     }
 
-    /// As [`run`](Self::run), and then, block by block, learns the rounding of all layers of the
-    /// block together: [`BlockRounding`]. It compares with the float model whatever the methods do.
-    ///
-    /// # Errors
-    /// Those of [`run`](Self::run).
-    ///
-    /// ```
-    /// use lowbit::{Result, Scheme};
-    /// use lowbit::flow::{
-    ///     BlockModel, BlockRounding, DifferentiableBlock, ModelQuantization, PackedLayer, Pipeline,
-    ///     QuantizableBlock, QuantizedLayer, Recipe, SharedInput, Taps, Treatment,
-    /// };
-    /// use ndarray::{Array2, ArrayView2};
-    ///
-    /// /// A block of one layer: `x + x · wᵀ`.
-    /// #[derive(Debug, Clone)]
-    /// struct Block(Array2<f32>, Option<PackedLayer>);
-    ///
-    /// impl QuantizableBlock for Block {
-    ///     fn stages(&self) -> Vec<Vec<SharedInput>> {
-    ///         vec![vec![SharedInput::new("x", ["layer"])]]
-    ///     }
-    ///     fn weights(&self, _: &str) -> Result<ArrayView2<'_, f32>> {
-    ///         Ok(self.0.view())
-    ///     }
-    ///     fn replace(&mut self, _: &str, quantized: &QuantizedLayer) -> Result<()> {
-    ///         self.1 = Some(quantized.pack(None)?);
-    ///         Ok(())
-    ///     }
-    ///     fn forward(&self, x: &Array2<f32>, taps: &mut Taps) -> Result<Array2<f32>> {
-    ///         taps.input("x", x);
-    ///         Ok(x + match &self.1 {
-    ///             Some(packed) => packed.forward(x)?,
-    ///             None => x.dot(&self.0.t()),
-    ///         })
-    ///     }
-    /// }
-    ///
-    /// impl DifferentiableBlock for Block {
-    ///     fn add_gradients(
-    ///         &self,
-    ///         x: &Array2<f32>,
-    ///         weights: &[Array2<f32>],
-    ///         slope: &mut dyn FnMut(&Array2<f32>) -> Array2<f32>,
-    ///         into: &mut [Array2<f32>],
-    ///     ) -> Result<()> {
-    ///         let gradient = slope(&(x + &x.dot(&weights[0].t())));
-    ///         into[0] += &gradient.t().dot(x);
-    ///         Ok(())
-    ///     }
-    /// }
-    ///
-    /// struct Model(Block);
-    /// impl BlockModel for Model {
-    ///     type Block = Block;
-    ///     fn blocks(&self) -> usize {
-    ///         1
-    ///     }
-    ///     fn block(&self, _: usize) -> Result<Block> {
-    ///         Ok(self.0.clone())
-    ///     }
-    ///     fn put_block(&mut self, _: usize, block: Block) -> Result<()> {
-    ///         self.0 = block;
-    ///         Ok(())
-    ///     }
-    /// }
-    ///
-    /// let wave = |(i, j): (usize, usize)| ((i * 17 + j * 5 + i * j) as f32).sin();
-    /// let mut model = Model(Block(Array2::from_shape_fn((8, 8), wave), None));
-    /// let samples = vec![Array2::from_shape_fn((40, 8), wave); 4];
-    /// let scheme = Scheme::int(2).per_axis(0).build()?;
-    /// let recipe = Recipe::new().quantize("*", Treatment::new(scheme, Pipeline::nearest()));
-    /// let report = ModelQuantization::new(&recipe)
-    ///     .run_learning(&mut model, samples, BlockRounding::default().with_steps(50)?)?;
-    /// assert!(report.blocks[0].error < report.blocks[0].error_before);
-    /// # Ok::<(), lowbit::Error>(())
-    /// ```
-    pub fn run_learning<M: BlockModel<Block: DifferentiableBlock>>(
-        mut self,
-        model: &mut M,
-        samples: Vec<Array2<f32>>,
-        rounding: BlockRounding,
-    ) -> Result<ModelReport> {
-        self.settings.block_rounding = Some(rounding);
-        let settings = self.settings;
-        self.run_with(model, samples, |index, work, hidden| {
-            if !work.done.is_empty() {
-                work.report = Some(rounding.learn(work, settings, hidden, index)?);
-            }
-            Ok(())
-        })
-    }
-
-    /// `finish` works on each block whose layers are done.
-    fn run_with<M: BlockModel>(
+    /// `finish` works on each block whose layers are done; `kept` takes them all.
+    pub(super) fn run_with<M: BlockModel>(
         mut self,
         model: &mut M,
         samples: Vec<Array2<f32>>,
         finish: impl Fn(usize, &mut BlockWork<M::Block>, &Hidden) -> Result<()>,
+        mut kept: Option<&mut Vec<BlockWork<M::Block>>>,
     ) -> Result<ModelReport> {
         if samples.iter().all(|sample| sample.nrows() == 0) {
             return Err(Error::Empty {
@@ -296,20 +203,13 @@ impl<'a> ModelQuantization<'a> {
         }
         let blocks = model.blocks();
         let settings = self.settings;
-        let compares = settings.block_rounding.is_some()
-            || settings
-                .recipe
-                .any(|treatment| treatment.method().compares_with_float());
         #[cfg(feature = "serde")]
         let checkpoints = self
             .checkpoints
             .as_deref()
             .map(|directory| Checkpoints::open(directory, Fingerprint::of(self.settings, &samples)))
             .transpose()?;
-        let mut hidden = Hidden {
-            float: compares.then(|| samples.clone()),
-            quantized: samples,
-        };
+        let mut hidden = Hidden::new(samples, settings.compares());
         let mut report = ModelReport::default();
         let mut names = Vec::new();
         for index in 0..blocks {
@@ -342,17 +242,13 @@ impl<'a> ModelQuantization<'a> {
             if index + 1 < blocks {
                 hidden.advance(&work)?;
             }
-            let BlockWork {
-                quantized,
-                done,
-                report: of_block,
-                ..
-            } = work;
-            model.put_block(index, quantized)?;
-            report
-                .layers
-                .extend(done.into_iter().map(|(_, layer)| layer));
-            report.blocks.extend(of_block);
+            model.put_block(index, work.quantized.clone())?;
+            let layers = work.done.iter().map(|(_, layer)| layer.clone());
+            report.layers.extend(layers);
+            report.blocks.extend(work.report);
+            if let Some(kept) = &mut kept {
+                kept.push(work);
+            }
             self.tell(index, blocks, None)?;
         }
         report.plan = settings.recipe.plan(names.iter().map(String::as_str));

@@ -156,7 +156,7 @@ impl Pipeline {
 
     /// The one that got furthest on a small language model with no bits beside those of codes, scales
     /// and zero points: compensation, GPTQ, and QuantEase after it. Learning the rounding of whole
-    /// blocks ([`BlockRounding`](super::BlockRounding)) goes further still below 4 bits.
+    /// blocks ([`LearnedRounding`](super::LearnedRounding)) goes further still below 4 bits.
     #[must_use]
     pub fn best() -> Self {
         Self {

@@ -4,14 +4,14 @@
 use lowbit::{
     Error, Result, Scheme,
     flow::{
-        BlockModel, BlockRounding, DifferentiableBlock, ModelQuantization, PackedLayer, Pipeline,
+        BlockModel, DifferentiableBlock, LearnedRounding, ModelQuantization, PackedLayer, Pipeline,
         QuantizableBlock, QuantizedLayer, Recipe, SharedInput, Taps, TokenWeights, Treatment,
     },
 };
 use ndarray::{Array2, ArrayView2};
 use proptest::prelude::*;
 
-use super::support::{HIDDEN, Model, Random, recipe, samples};
+use super::support::{Block, HIDDEN, Model, Random, recipe, samples};
 
 /// Two layers with a ReLU between them, `[3] → [3] → [2]`.
 #[derive(Debug, Clone)]
@@ -77,13 +77,13 @@ impl DifferentiableBlock for Perceptron {
         weights: &[Array2<f32>],
         slope: &mut dyn FnMut(&Array2<f32>) -> Array2<f32>,
         into: &mut [Array2<f32>],
-    ) -> Result<()> {
+    ) -> Result<Array2<f32>> {
         let inner = x.dot(&weights[0].t()).mapv(|y| y.max(0.0));
         let to_y = slope(&inner.dot(&weights[1].t()));
         into[1] += &to_y.t().dot(&inner);
         let to_inner = to_y.dot(&weights[1]) * inner.mapv(|y| f32::from(y > 0.0));
         into[0] += &to_inner.t().dot(x);
-        Ok(())
+        Ok(to_inner.dot(&weights[0]))
     }
 }
 
@@ -145,7 +145,7 @@ fn a_tiny_block_comes_near_the_best_of_all_its_roundings() {
         let pipeline: Pipeline = "mse+rtn".parse().unwrap();
         let recipe = Recipe::new().quantize("*", Treatment::new(scheme, pipeline));
         let mut model = One(float.clone());
-        let rounding = BlockRounding::default().with_batch(4).unwrap();
+        let rounding = LearnedRounding::default().with_batch(4).unwrap();
         let samples = x.axis_chunks_iter(ndarray::Axis(0), 4);
         let report = ModelQuantization::new(&recipe)
             .run_learning(
@@ -203,15 +203,25 @@ fn the_gradients_of_the_test_block_are_those_of_finite_differences() {
     let mut gradients: Vec<Array2<f32>> =
         weights.iter().map(|w| Array2::zeros(w.raw_dim())).collect();
     let mut ones = |y: &Array2<f32>| Array2::ones(y.raw_dim());
-    block
+    let by_x = block
         .add_gradients(x, &weights, &mut ones, &mut gradients)
         .unwrap();
+    let sum_of = |block: &Block, x: &Array2<f32>| {
+        let y = block.forward(x, &mut Taps::none()).unwrap();
+        y.iter().map(|&y| f64::from(y)).sum::<f64>()
+    };
+    let loss = |by: f32| {
+        let mut moved = x.clone();
+        moved[[1, 4]] += by;
+        sum_of(block, &moved)
+    };
+    let slope = (loss(0.01) - loss(-0.01)) / 0.02;
+    approx::assert_relative_eq!(slope, f64::from(by_x[[1, 4]]), max_relative = 0.01);
     for (layer, at) in [(0, [3, 2]), (1, [7, 11]), (2, [5, 19])] {
         let loss = |by: f32| {
             let mut moved = block.clone();
             moved.layers[layer].weights[at] += by;
-            let y = moved.forward(x, &mut Taps::none()).unwrap();
-            y.iter().map(|&y| f64::from(y)).sum::<f64>()
+            sum_of(&moved, x)
         };
         let slope = (loss(0.01) - loss(-0.01)) / 0.02;
         approx::assert_relative_eq!(
@@ -244,7 +254,7 @@ fn learning_starts_from_any_method_and_ends_nearer_to_the_float_model() {
             .unwrap();
         let mut after = float.clone();
         let report = ModelQuantization::new(&recipe)
-            .run_learning(&mut after, samples(6), BlockRounding::default())
+            .run_learning(&mut after, samples(6), LearnedRounding::default())
             .unwrap();
         assert_eq!(report.blocks.len(), 3);
         let (before, after) = (distance(&before), distance(&after));
@@ -263,7 +273,7 @@ fn learning_has_the_same_bits_on_any_number_of_threads_and_after_an_interruption
     let directory = std::env::temp_dir().join(format!("lowbit-learning-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&directory); // of a run that was killed
     let recipe = recipe("gptq", 2);
-    let rounding = BlockRounding::default()
+    let rounding = LearnedRounding::default()
         .with_steps(12)
         .unwrap()
         .with_seed(7);
@@ -309,7 +319,7 @@ fn learning_has_the_same_bits_on_any_number_of_threads_and_after_an_interruption
 
 #[test]
 fn settings_that_make_no_sense_are_refused() {
-    let rounding = BlockRounding::default();
+    let rounding = LearnedRounding::default();
     assert!(rounding.with_steps(0).is_err());
     assert!(rounding.with_batch(0).is_err());
     for rate in [0.0, -1.0, 1.5, f32::NAN, f32::INFINITY] {
@@ -337,7 +347,7 @@ proptest! {
         let scheme = Scheme::int(bits).unsigned().asymmetric_float().per_group(8).build().unwrap();
         let pipeline: Pipeline = method.parse().unwrap();
         let recipe = Recipe::new().quantize("*", Treatment::new(scheme, pipeline));
-        let rounding = BlockRounding::default().with_steps(9).unwrap().with_rate(rate).unwrap();
+        let rounding = LearnedRounding::default().with_steps(9).unwrap().with_rate(rate).unwrap();
         let report = ModelQuantization::new(&recipe)
             .run_learning(&mut model, inputs, rounding)
             .unwrap();

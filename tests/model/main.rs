@@ -7,6 +7,7 @@
 
 mod hostile;
 mod interruption;
+mod joint_learning;
 mod learning;
 mod recipes;
 mod runs;

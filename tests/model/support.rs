@@ -3,8 +3,8 @@
 use lowbit::{
     Error, Result, Scheme,
     flow::{
-        BlockModel, DifferentiableBlock, PackedLayer, Pipeline, QuantizableBlock, QuantizedLayer,
-        Recipe, SharedInput, Taps, Treatment,
+        BlockModel, DifferentiableBlock, DifferentiableModel, PackedLayer, Pipeline,
+        QuantizableBlock, QuantizedLayer, Recipe, SharedInput, Taps, Treatment,
     },
 };
 use ndarray::{Array2, ArrayView2};
@@ -85,19 +85,23 @@ impl DifferentiableBlock for Block {
         weights: &[Array2<f32>],
         slope: &mut dyn FnMut(&Array2<f32>) -> Array2<f32>,
         into: &mut [Array2<f32>],
-    ) -> Result<()> {
-        let [gate, up, down] = weights else {
+    ) -> Result<Array2<f32>> {
+        let [gate_weights, up_weights, down] = weights else {
             return Err(Error::other("three layers"));
         };
-        let gate = x.dot(&gate.t()).mapv(f32::tanh);
-        let up = x.dot(&up.t());
+        let gate = x.dot(&gate_weights.t()).mapv(f32::tanh);
+        let up = x.dot(&up_weights.t());
         let gated = &gate * &up;
         let to_y = slope(&(x + &gated.dot(&down.t())));
         into[2] += &to_y.t().dot(&gated);
         let to_gated = to_y.dot(down);
-        into[1] += &(&to_gated * &gate).t().dot(x);
-        into[0] += &(to_gated * up * gate.mapv(|y| 1.0 - y * y)).t().dot(x);
-        Ok(())
+        let (to_up, to_gate) = (
+            &to_gated * &gate,
+            to_gated * up * gate.mapv(|y| 1.0 - y * y),
+        );
+        into[1] += &to_up.t().dot(x);
+        into[0] += &to_gate.t().dot(x);
+        Ok(to_y + to_up.dot(up_weights) + to_gate.dot(gate_weights))
     }
 }
 
@@ -118,6 +122,18 @@ impl BlockModel for Model {
     fn put_block(&mut self, index: usize, block: Block) -> Result<()> {
         self.0[index] = block;
         Ok(())
+    }
+}
+
+/// By half of the square of the distance; hidden states of which the first is beyond 100 have none.
+impl DifferentiableModel for Model {
+    fn loss(&self, hidden: &Array2<f32>, float: &Array2<f32>) -> Result<(f64, Array2<f32>)> {
+        if hidden.first().is_some_and(|&x| x.abs() > 100.0) {
+            return Err(Error::other("too far"));
+        }
+        let distance = hidden - float;
+        let loss = distance.iter().map(|&x| f64::from(x).powi(2) / 2.0).sum();
+        Ok((loss, distance))
     }
 }
 

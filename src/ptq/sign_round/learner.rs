@@ -15,7 +15,7 @@ use crate::{
 
 /// The rounding offsets and range factors of one layer while they are learned from gradients of any
 /// loss: what [`SignRound`](super::SignRound) learns, for a training loop of one's own, over the
-/// outputs of a whole block for instance ([`flow::BlockRounding`](crate::flow::BlockRounding)).
+/// outputs of a whole block for instance ([`flow::LearnedRounding`](crate::flow::LearnedRounding)).
 ///
 /// It starts from the codes and parameters of a quantized layer, whatever found them: a weight that
 /// does not round to its code begins at the edge of the code's cell.

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The layers of a block, in the order of its stages.
-pub(super) struct Layers(Vec<Layer>);
+pub(in crate::flow) struct Layers(Vec<Layer>);
 
 struct Layer {
     /// Which of the layers that are done learns; none where weights stay what they are.
@@ -20,10 +20,10 @@ struct Layer {
     transform: Option<InputTransform>,
 }
 
-pub(super) type Learners<'a> = Vec<Option<RoundingLearner<'a>>>;
+pub(in crate::flow) type Learners<'a> = Vec<Option<RoundingLearner<'a>>>;
 
 impl Layers {
-    pub(super) fn of<B: DifferentiableBlock>(work: &BlockWork<B>) -> Result<Self> {
+    pub(in crate::flow) fn of<B: DifferentiableBlock>(work: &BlockWork<B>) -> Result<Self> {
         let mut layers = Vec::new();
         let stages = work.float.stages();
         for name in stages.iter().flatten().flat_map(|input| &input.layers) {
@@ -61,7 +61,7 @@ impl Layers {
     }
 
     /// A learner for each layer that learns, at what is done so far.
-    pub(super) fn learners<B>(&self, work: &BlockWork<B>) -> Result<Learners<'_>> {
+    pub(in crate::flow) fn learners<B>(&self, work: &BlockWork<B>) -> Result<Learners<'_>> {
         let learners = self.0.iter().map(|layer| {
             let learner = layer.done.map(|done| {
                 RoundingLearner::new(layer.weights.view(), work.done[done].0.weights())
@@ -72,7 +72,7 @@ impl Layers {
     }
 
     /// The weights that each layer acts as if it had.
-    pub(super) fn images(&self, learners: &Learners<'_>) -> Result<Vec<Array2<f32>>> {
+    pub(in crate::flow) fn images(&self, learners: &Learners<'_>) -> Result<Vec<Array2<f32>>> {
         let images = self.0.iter().zip(learners).map(|(layer, learner)| {
             let image = match learner {
                 None => layer.weights.clone(),
@@ -87,7 +87,7 @@ impl Layers {
     }
 
     /// Moves all learners, given the gradients by the [`images`](Self::images).
-    pub(super) fn step(
+    pub(in crate::flow) fn step(
         &self,
         learners: &mut Learners<'_>,
         gradients: &[Array2<f32>],
@@ -107,7 +107,7 @@ impl Layers {
     }
 
     /// What is done, with what is learned.
-    pub(super) fn quantized<B>(
+    pub(in crate::flow) fn quantized<B>(
         &self,
         work: &BlockWork<B>,
         learners: &Learners<'_>,

@@ -4,14 +4,14 @@ use crate::random::Random;
 
 /// Samples in an order of chance, each once in every pass.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(in crate::flow) struct Order {
     samples: Vec<usize>,
     next: usize,
     random: Random,
 }
 
 impl Order {
-    pub(super) fn new(samples: usize, seed: u64) -> Self {
+    pub(in crate::flow) fn new(samples: usize, seed: u64) -> Self {
         Self {
             samples: (0..samples).collect(),
             next: 0,
@@ -20,7 +20,7 @@ impl Order {
     }
 
     /// At most `count` samples, and whether they end a pass.
-    pub(super) fn next(&mut self, count: usize) -> (Vec<usize>, bool) {
+    pub(in crate::flow) fn next(&mut self, count: usize) -> (Vec<usize>, bool) {
         if self.next == 0 {
             // Fisher and Yates.
             for last in (1..self.samples.len()).rev() {
