@@ -48,6 +48,8 @@ mod proximal;
 mod proximal_fake_quant;
 mod schedule;
 mod segment;
+#[cfg(feature = "candle")]
+mod shared;
 mod step_guard;
 mod stretched_elastic;
 mod sums;
@@ -77,6 +79,8 @@ pub use proximal::{Proximal, ProximalMap};
 pub use proximal_fake_quant::ProximalFakeQuant;
 pub use schedule::{ParameterRole, Schedule, Stage};
 pub use segment::Segment;
+#[cfg(feature = "candle")]
+pub(crate) use shared::{FlatGradients, SharedFakeQuant, same_bits};
 pub use step_guard::StepGuard;
 pub use stretched_elastic::{ElasticBits, StretchedElastic};
 pub use torch_learnable::TorchLearnable;

@@ -1,16 +1,17 @@
 //! A fake-quant as a module.
 
-use std::sync::{Arc, Mutex};
-
 use candle_core::{DType, Device, Module, Result, Tensor, Var};
 use candle_nn::{Init, VarBuilder};
 use ndarray::ArrayViewD;
 
 use super::{
-    operation::{Fixed, Learned, Shared, lock, same_bits, set_parameters},
+    operation::{Fixed, Learned},
     tensors::with_view,
 };
-use crate::{qat::FakeQuant, tensor::QTensor};
+use crate::{
+    qat::{FakeQuant, SharedFakeQuant, same_bits},
+    tensor::QTensor,
+};
 
 /// A [`FakeQuant`] as a module of candle.
 ///
@@ -43,7 +44,7 @@ use crate::{qat::FakeQuant, tensor::QTensor};
 /// ```
 #[derive(Debug, Clone)]
 pub struct FakeQuantLayer {
-    fake: Shared,
+    fake: SharedFakeQuant,
     parameters: Option<Var>,
 }
 
@@ -101,7 +102,7 @@ impl FakeQuantLayer {
 
     fn with(fake: impl FakeQuant + 'static, parameters: Option<Var>) -> Self {
         Self {
-            fake: Arc::new(Mutex::new(Box::new(fake))),
+            fake: SharedFakeQuant::new(fake),
             parameters,
         }
     }
@@ -135,7 +136,7 @@ impl FakeQuantLayer {
         change: impl FnOnce(&mut dyn FakeQuant) -> crate::Result<T>,
     ) -> Result<T> {
         let before = self.learned()?;
-        let (result, after) = self.change(&before, change)?;
+        let (result, after) = self.fake.change(&before, change)?;
         self.learn(&before, &after)?;
         Ok(result)
     }
@@ -144,18 +145,6 @@ impl FakeQuantLayer {
     fn learned(&self) -> Result<Vec<f32>> {
         let learned = self.parameters.as_ref().map(|v| v.to_vec1());
         Ok(learned.transpose()?.unwrap_or_default())
-    }
-
-    /// What `change` returns, and the parameters after it. Tensors are locked before fake-quants
-    /// everywhere, since operations run with their tensors locked: nothing in here reads or sets one.
-    fn change<T>(
-        &self,
-        before: &[f32],
-        change: impl FnOnce(&mut dyn FakeQuant) -> crate::Result<T>,
-    ) -> Result<(T, Vec<f32>)> {
-        let mut fake = lock(&self.fake);
-        set_parameters(&mut **fake, before)?;
-        Ok((change(&mut **fake)?, fake.parameters()))
     }
 
     fn learn(&self, before: &[f32], after: &[f32]) -> Result<()> {
@@ -169,6 +158,8 @@ impl FakeQuantLayer {
         }
     }
 
+    /// Tensors are locked before fake-quants everywhere, since operations run with their tensors
+    /// locked: `change` reads and sets none.
     fn update_with<T>(
         &self,
         input: &Tensor,
@@ -176,7 +167,7 @@ impl FakeQuantLayer {
     ) -> Result<T> {
         let before = self.learned()?;
         let (result, after) = with_view(input, |input| {
-            self.change(&before, |fake| change(fake, input))
+            Ok(self.fake.change(&before, |fake| change(fake, input))?)
         })?;
         self.learn(&before, &after)?;
         Ok(result)

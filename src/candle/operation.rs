@@ -1,40 +1,15 @@
 //! Fake quantization as operations of candle's graph.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
-use super::tensors::{row_major, view, with_view};
-use crate::qat::{FakeQuant, FakeQuantExt, Gradients};
-
-/// One fake-quant, that of a layer and of the graphs that go through it.
-pub(super) type Shared = Arc<Mutex<Box<dyn FakeQuant>>>;
-
-/// A panic elsewhere leaves a fake-quant whole: its parameters are set all at once, and set anew
-/// before each pass.
-pub(super) fn lock(fake: &Shared) -> MutexGuard<'_, Box<dyn FakeQuant>> {
-    fake.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Sets parameters, unless they are set already.
-pub(super) fn set_parameters(fake: &mut dyn FakeQuant, parameters: &[f32]) -> Result<()> {
-    if !same_bits(&fake.parameters(), parameters) {
-        fake.set_parameters(parameters)?;
-    }
-    Ok(())
-}
-
-pub(super) fn same_bits(a: &[f32], b: &[f32]) -> bool {
-    a.iter()
-        .map(|v| v.to_bits())
-        .eq(b.iter().map(|v| v.to_bits()))
-}
+use super::tensors::{view, with_view};
+use crate::qat::{FlatGradients, SharedFakeQuant};
 
 /// Fake quantization that learns nothing.
-pub(super) struct Fixed(pub(super) Shared);
+pub(super) struct Fixed(pub(super) SharedFakeQuant);
 
 /// Fake quantization of the first tensor, with the second as what is learned.
-pub(super) struct Learned(pub(super) Shared);
+pub(super) struct Learned(pub(super) SharedFakeQuant);
 
 impl CustomOp1 for Fixed {
     fn name(&self) -> &'static str {
@@ -42,12 +17,13 @@ impl CustomOp1 for Fixed {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        forward(&**lock(&self.0), storage, layout)
+        let output = self.0.forward(&[], &view(storage, layout)?)?;
+        Ok((CpuStorage::F32(output), layout.shape().clone()))
     }
 
     fn bwd(&self, input: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let (gradients, _) = backward(&self.0, &[], input, gradient)?;
-        Ok(Some(like(input, gradients)?))
+        let gradients = backward(&self.0, &[], input, gradient)?;
+        Ok(Some(like(input, gradients.input)?))
     }
 }
 
@@ -63,10 +39,12 @@ impl CustomOp2 for Learned {
         parameters: &CpuStorage,
         parameters_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let mut fake = lock(&self.0);
-        let parameters = view(parameters, parameters_layout)?;
-        set_parameters(&mut **fake, &row_major(parameters.to_owned()))?;
-        forward(&**fake, storage, layout)
+        let learned: Vec<f32> = view(parameters, parameters_layout)?
+            .iter()
+            .copied()
+            .collect();
+        let output = self.0.forward(&learned, &view(storage, layout)?)?;
+        Ok((CpuStorage::F32(output), layout.shape().clone()))
     }
 
     fn bwd(
@@ -77,45 +55,28 @@ impl CustomOp2 for Learned {
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let learned = parameters.to_vec1::<f32>()?;
-        let (gradients, slopes) = backward(&self.0, &learned, input, gradient)?;
-        let slopes = Tensor::from_vec(slopes, parameters.shape(), parameters.device())?;
-        Ok((Some(like(input, gradients)?), Some(slopes)))
+        let gradients = backward(&self.0, &learned, input, gradient)?;
+        let slopes = like(parameters, gradients.learned)?;
+        Ok((Some(like(input, gradients.input)?), Some(slopes)))
     }
 }
 
-fn forward(
-    fake: &dyn FakeQuant,
-    storage: &CpuStorage,
-    layout: &Layout,
-) -> Result<(CpuStorage, Shape)> {
-    let output = fake.forward(&view(storage, layout)?)?;
-    let output = CpuStorage::F32(row_major(output));
-    Ok((output, layout.shape().clone()))
-}
-
-/// The gradients, and those of what is learned. The tensors are locked before the fake-quant, as in
-/// the forward pass: the other order could wait for ever where threads share a layer.
+/// The tensors are locked before the fake-quant, as in the forward pass: the other order could wait
+/// for ever where threads share a layer.
 fn backward(
-    fake: &Shared,
-    parameters: &[f32],
+    fake: &SharedFakeQuant,
+    learned: &[f32],
     input: &Tensor,
     gradient: &Tensor,
-) -> Result<(Gradients, Vec<f32>)> {
+) -> Result<FlatGradients> {
     with_view(input, |input| {
         with_view(gradient, |gradient| {
-            let mut fake = lock(fake);
-            if parameters.is_empty() {
-                return Ok((fake.backward(&input, &gradient)?, vec![]));
-            }
-            set_parameters(&mut **fake, parameters)?;
-            let gradients = fake.backward(&input, &gradient)?;
-            let slopes = fake.parameter_gradients(&gradients.scale, &gradients.zero_point)?;
-            Ok((gradients, slopes))
+            Ok(fake.backward(learned, &input, &gradient)?)
         })
     })
 }
 
-/// The gradient of the input as a tensor.
-fn like(input: &Tensor, gradients: Gradients) -> Result<Tensor> {
-    Tensor::from_vec(row_major(gradients.input), input.shape(), input.device())
+/// Numbers as a tensor like another.
+fn like(tensor: &Tensor, numbers: Vec<f32>) -> Result<Tensor> {
+    Tensor::from_vec(numbers, tensor.shape(), tensor.device())
 }

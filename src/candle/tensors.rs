@@ -1,7 +1,7 @@
 //! Between tensors and arrays.
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, backend::BackendStorage};
-use ndarray::{ArrayD, ArrayView, ArrayViewD, IxDyn, ShapeBuilder};
+use ndarray::{ArrayView, ArrayViewD, IxDyn, ShapeBuilder};
 
 use crate::error::Error;
 
@@ -30,22 +30,6 @@ pub(super) fn with_view<T>(
         Storage::Cuda(_) | Storage::Metal(_) => {
             Err(unsupported(format!("one on {:?}", tensor.device())))
         }
-    }
-}
-
-/// The elements in row-major order.
-pub(super) fn row_major(array: ArrayD<f32>) -> Vec<f32> {
-    if !array.is_standard_layout() {
-        return array.iter().copied().collect();
-    }
-    let len = array.len();
-    match array.into_raw_vec_and_offset() {
-        (values, None | Some(0)) if values.len() == len => values,
-        (values, offset) => values
-            .into_iter()
-            .skip(offset.unwrap_or(0))
-            .take(len)
-            .collect(),
     }
 }
 
