@@ -9,6 +9,8 @@
 )]
 
 pub mod affine;
+#[cfg(feature = "burn")]
+pub mod burn;
 pub mod calibrate;
 #[cfg(feature = "candle")]
 pub mod candle;

@@ -48,7 +48,7 @@ mod proximal;
 mod proximal_fake_quant;
 mod schedule;
 mod segment;
-#[cfg(feature = "candle")]
+#[cfg(any(feature = "burn", feature = "candle"))]
 mod shared;
 mod step_guard;
 mod stretched_elastic;
@@ -79,7 +79,7 @@ pub use proximal::{Proximal, ProximalMap};
 pub use proximal_fake_quant::ProximalFakeQuant;
 pub use schedule::{ParameterRole, Schedule, Stage};
 pub use segment::Segment;
-#[cfg(feature = "candle")]
+#[cfg(any(feature = "burn", feature = "candle"))]
 pub(crate) use shared::{FlatGradients, SharedFakeQuant, same_bits};
 pub use step_guard::StepGuard;
 pub use stretched_elastic::{ElasticBits, StretchedElastic};
