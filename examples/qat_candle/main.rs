@@ -29,7 +29,6 @@ use std::error::Error;
 
 use digits::{Digits, Random};
 use network::{Bits, Network};
-use packed::PackedNetwork;
 use progress::Progress;
 use training::{Training, images};
 
@@ -66,7 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             progress.step(&format!("{bits}-bit weights"));
         })?;
         let simulated = network.predict(&images(&test)?)?;
-        let integer = PackedNetwork::new(&network)?;
+        let integer = network.pack()?;
         let packed = integer.predict(&test.images)?;
         let differ = simulated.iter().zip(&packed).filter(|(a, b)| a != b);
         lines.push(format!(

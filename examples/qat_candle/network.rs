@@ -3,15 +3,18 @@
 use candle_core::{DType, Device, Module, Result, Tensor, Var};
 use candle_nn::{Conv2dConfig, VarBuilder, VarMap};
 use lowbit::{
-    RoundToNearest, Scheme,
+    Affine, RoundToNearest, Scheme,
     calibrate::MeanSquaredError,
     candle::{FakeQuantLayer, QatConv2d, QatLinear, qat_conv2d, qat_linear},
     prelude::*,
     qat::{LearnedFakeQuant, Lsq, StepSize},
 };
-use ndarray::{ArrayView, Dimension};
+use ndarray::{ArrayD, ArrayView, Dimension, IxDyn};
 
-use crate::digits::Random;
+use crate::{
+    digits::Random,
+    packed::{Convolution, PackedNetwork, with_input},
+};
 
 /// Bits of the weights; activations have 8.
 #[derive(Clone, Copy)]
@@ -127,6 +130,24 @@ impl Network {
         Ok([images.clone(), one, two])
     }
 
+    /// What training computed with, as integers; nothing is calibrated or rounded anew.
+    pub fn pack(&self) -> Result<PackedNetwork> {
+        let mut bytes = self.last.convert()?.memory_bytes();
+        let mut convolutions = vec![];
+        for layer in &self.convolutions {
+            bytes += layer.convert()?.memory_bytes();
+            convolutions.push(Convolution {
+                packed: with_input(layer.pack()?, affine(layer.input_fake())?)?,
+                stride: layer.config().stride,
+            });
+        }
+        Ok(PackedNetwork {
+            convolutions,
+            last: with_input(self.last.pack()?, affine(self.last.input_fake())?)?,
+            bytes,
+        })
+    }
+
     /// The label that each image gets.
     pub fn predict(&self, images: &Tensor) -> Result<Vec<usize>> {
         let labels = self.forward(images)?.argmax(1)?.to_vec1::<u32>()?;
@@ -150,6 +171,13 @@ fn learned<D: Dimension>(
         .with_calibrator(MeanSquaredError::default())
         .quantize(&values)?;
     LearnedFakeQuant::new(start.affine(), StepSize, Lsq)
+}
+
+/// The one range of an input, whatever its shape.
+fn affine(fake: Option<&FakeQuantLayer>) -> Result<Option<Affine>> {
+    let any = ArrayD::zeros(IxDyn(&[0, 1]));
+    let affine = fake.map(|fake| fake.update(|fake| fake.affine_view(any.view())));
+    affine.transpose()
 }
 
 /// A variable of its own with these numbers.

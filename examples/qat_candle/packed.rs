@@ -1,44 +1,30 @@
-//! The trained network as packed integers, without candle.
+//! A trained network as packed integers, without a framework.
 
-use candle_nn::Conv2dConfig;
-use lowbit::{Activations, PackedLinear, Result, candle::FakeQuantLayer};
-use ndarray::{Array2, Array4, ArrayD, Axis, IxDyn, s};
-
-use crate::network::Network;
+use lowbit::{Activations, Affine, PackedLinear, Result};
+use ndarray::{Array2, Array4, Axis, s};
 
 /// Each layer's packed weights, with the parameters of its input.
 pub struct PackedNetwork {
-    convolutions: Vec<(PackedLinear, Conv2dConfig)>,
-    last: PackedLinear,
+    pub convolutions: Vec<Convolution>,
+    pub last: PackedLinear,
     pub bytes: usize,
 }
 
-impl PackedNetwork {
-    /// Converts what training computed with; nothing is calibrated or rounded anew.
-    pub fn new(network: &Network) -> candle_core::Result<Self> {
-        let mut bytes = 0;
-        let mut convolutions = vec![];
-        for layer in &network.convolutions {
-            bytes += layer.convert()?.memory_bytes();
-            let packed = with_input(layer.pack()?, layer.input_fake())?;
-            convolutions.push((packed, *layer.config()));
-        }
-        bytes += network.last.convert()?.memory_bytes();
-        Ok(Self {
-            convolutions,
-            last: with_input(network.last.pack()?, network.last.input_fake())?,
-            bytes,
-        })
-    }
+/// A convolution with a 3×3 kernel and padding 1, followed by a rectifier.
+pub struct Convolution {
+    pub packed: PackedLinear,
+    pub stride: usize,
+}
 
+impl PackedNetwork {
     /// The label that each image gets, a row of 64 pixels.
     pub fn predict(&self, images: &Array2<f32>) -> Result<Vec<usize>> {
         let count = images.nrows();
         let mut x = Array4::from_shape_fn((count, 1, 8, 8), |(i, _, y, x)| images[[i, 8 * y + x]]);
-        for (packed, config) in &self.convolutions {
+        for Convolution { packed, stride } in &self.convolutions {
             // Patches become 8-bit codes, products are exact 32-bit sums, outputs floats.
-            let y = packed.forward(&patches(&x, config))?.mapv(|v| v.max(0.0));
-            let size = (x.dim().2 - 1) / config.stride + 1;
+            let y = packed.forward(&patches(&x, *stride))?.mapv(|v| v.max(0.0));
+            let size = (x.dim().2 - 1) / stride + 1;
             let shape = (count, size, size, y.ncols());
             let y = y.into_shape_with_order(shape).expect("as many");
             x = y.permuted_axes([0, 3, 1, 2]);
@@ -56,33 +42,25 @@ impl PackedNetwork {
     }
 }
 
-fn with_input(
-    packed: PackedLinear,
-    fake: Option<&FakeQuantLayer>,
-) -> candle_core::Result<PackedLinear> {
-    let Some(fake) = fake else { return Ok(packed) };
-    // One range for the whole input, whatever its shape.
-    let any = ArrayD::zeros(IxDyn(&[0, 1]));
-    let input = fake.update(|fake| fake.affine_view(any.view()))?;
-    Ok(packed.with_activations(Activations::Static(input))?)
+/// With 8-bit inputs by these parameters, if there are any.
+pub fn with_input(packed: PackedLinear, input: Option<Affine>) -> Result<PackedLinear> {
+    match input {
+        None => Ok(packed),
+        Some(input) => packed.with_activations(Activations::Static(input)),
+    }
 }
 
 /// What a 3×3 kernel with padding 1 sees, a row for each position: `[images · positions, in · 9]`.
-fn patches(images: &Array4<f32>, config: &Conv2dConfig) -> Array2<f32> {
+fn patches(images: &Array4<f32>, stride: usize) -> Array2<f32> {
     let (count, channels, size, _) = images.dim();
     let mut padded = Array4::zeros((count, channels, size + 2, size + 2));
     padded
         .slice_mut(s![.., .., 1..=size, 1..=size])
         .assign(images);
-    let width = (size - 1) / config.stride + 1;
+    let width = (size - 1) / stride + 1;
     Array2::from_shape_fn((count * width * width, channels * 9), |(row, tap)| {
         let (image, y, x) = (row / (width * width), row / width % width, row % width);
         let (channel, dy, dx) = (tap / 9, tap / 3 % 3, tap % 3);
-        padded[[
-            image,
-            channel,
-            y * config.stride + dy,
-            x * config.stride + dx,
-        ]]
+        padded[[image, channel, y * stride + dy, x * stride + dx]]
     })
 }
