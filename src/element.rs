@@ -1,6 +1,10 @@
 //! The float types that tensors hold and the integer types that codes are kept in.
 
-use half::{bf16, f16, slice::HalfFloatSliceExt};
+mod halves;
+
+use half::{bf16, f16};
+
+use halves::Half;
 
 /// Elements that loops take at a time: buffers of them lie on the stack, in the fastest cache.
 pub(crate) const BLOCK: usize = 256;
@@ -228,7 +232,9 @@ macro_rules! element_of_16_bits {
             #[inline(always)]
             fn widen<'a>(elements: &'a [Self], buffer: &'a mut [Self::Real; BLOCK]) -> &'a [f32] {
                 let reals = &mut buffer[..elements.len()];
-                elements.convert_to_f32_slice(reals);
+                for (real, element) in reals.iter_mut().zip(elements) {
+                    *real = element.widened();
+                }
                 reals
             }
 
@@ -242,7 +248,9 @@ macro_rules! element_of_16_bits {
 
             #[inline(always)]
             fn narrow(elements: &mut [Self], buffer: &[Self::Real; BLOCK]) {
-                elements.convert_from_f32_slice(&buffer[..elements.len()]);
+                for (element, &real) in elements.iter_mut().zip(buffer) {
+                    *element = Self::narrowed(real);
+                }
             }
         }
     };
