@@ -10,6 +10,7 @@ mod parameter;
 mod parameters;
 mod range;
 pub mod scalar;
+pub(crate) mod steps;
 
 pub(crate) use blocks::{Fill, Mapped, fill_block, fill_blocks};
 pub(crate) use elementwise::{Quantize, fits, same_shape};

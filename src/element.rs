@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use halves::Half;
 
 /// Elements that loops take at a time: buffers of them lie on the stack, in the fastest cache.
-pub(crate) const BLOCK: usize = 256;
+pub(crate) const BLOCK: usize = 512;
 
 mod sealed {
     /// The numbers that arrays hold here: plain bits, without padding.

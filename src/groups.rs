@@ -450,6 +450,39 @@ mod tests {
     }
 
     #[test]
+    fn by_turns_every_element_comes_once() {
+        let shapes: [&[usize]; 7] = [
+            &[9, 32],
+            &[4, 1_040],
+            &[11, 16],
+            &[2, 5, 48],
+            &[100],
+            &[5, 0],
+            &[9, 33],
+        ];
+        for (shape, limit) in shapes.into_iter().flat_map(|s| [(s, 512), (s, 7)]) {
+            for granularity in granularities(shape) {
+                let groups = Groups::new(shape, granularity).unwrap();
+                for start in [0, 1, 16].map(|start| groups.len().min(start)) {
+                    let mut spans = groups.tiles(start..groups.len());
+                    let mut taken = vec![0; groups.len()];
+                    while let Some(span) = spans.next_by_turns(limit) {
+                        assert!((1..=limit).contains(&span.len));
+                        for at in 0..span.len {
+                            let parameter = span.parameter + (span.skip + at) / span.share;
+                            assert_eq!(groups.parameter_of(span.start + at), parameter);
+                            taken[span.start + at] += 1;
+                        }
+                    }
+                    let (before, after) = taken.split_at(start);
+                    assert!(before.iter().all(|&times| times == 0));
+                    assert!(after.iter().all(|&times| times == 1));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn an_axis_that_is_not_there_is_an_error() {
         for (shape, granularity) in [
             (&[][..], Granularity::PerAxis(0)),

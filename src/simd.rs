@@ -13,7 +13,7 @@ pub(crate) mod wasm32;
 pub(crate) mod x86;
 
 pub(crate) use lanes::reduce;
-pub(crate) use memory::{Streaming, prefetch};
+pub(crate) use memory::{Ahead, NOTHING, OnLine, Streaming, prefetch};
 
 use std::{fmt, str::FromStr, sync::OnceLock};
 

@@ -1,8 +1,8 @@
 //! Elementwise work over arrays of any layout, block by block.
 //!
 //! A block is small enough for its output to lie in the fastest cache. Memory that will be read is
-//! asked for ahead, and large outputs are moved past the caches, a block at a time: that is what it
-//! takes for simple loops to run as fast as memory does.
+//! asked for ahead, a few lines at a time, and large outputs are moved past the caches, a block at a
+//! time: that is what it takes for simple loops to run as fast as memory does.
 
 use ndarray::{ArrayRef, Dimension};
 
@@ -10,7 +10,7 @@ use crate::{
     element::{BLOCK, Number},
     groups::{Groups, Span, Spans},
     parallel::{PIECE, over_pieces},
-    simd::{Loops, Streaming, prefetch, wide},
+    simd::{Loops, OnLine, Streaming, wide},
 };
 
 /// Elements of one array from those of another.
@@ -21,6 +21,10 @@ pub(crate) trait Map<A, B>: Sync {
 
 /// Elements of an array.
 pub(crate) trait Fill<B>: Sync {
+    /// Whether rows are filled some at a time where each column has a parameter: where no less is
+    /// read from memory than written. Rows that are mostly written take longer by turns.
+    const BY_TURNS: bool = false;
+
     /// The elements of a span, at most [`BLOCK`]; to be marked `#[inline(always)]`.
     fn fill(&self, span: &Span, output: &mut [B]);
 }
@@ -123,11 +127,12 @@ pub(crate) struct Mapped<'a, A, M> {
 }
 
 impl<A: Number, B, M: Map<A, B>> Fill<B> for Mapped<'_, A, M> {
+    const BY_TURNS: bool = size_of::<A>() >= size_of::<B>();
+
     #[inline(always)]
     fn fill(&self, span: &Span, output: &mut [B]) {
         let at = span.start - self.start;
         let input = &self.input[at..at + output.len()];
-        prefetch(input);
         self.map.map(span, input, output);
     }
 }
@@ -158,34 +163,40 @@ impl<B: Number, F: Fill<B>> Loops for Piece<'_, B, F> {
 
     #[inline(always)]
     fn run(self) {
-        let elements = self.start..self.start + self.output.len();
-        let mut spans = self.groups.spans(elements);
+        let Self { start, output, .. } = self;
+        let elements = start..start + output.len();
+        let mut spans = if F::BY_TURNS {
+            self.groups.tiles(elements)
+        } else {
+            self.groups.spans(elements)
+        };
         // A block is moved on after the next one is computed: loads that come soon after stores of
         // another width would wait for all stores before them, those past the caches too.
-        let mut buffers = [[B::default(); BLOCK]; 2];
-        let (mut turn, mut waiting): (usize, &mut [B]) = (0, &mut []);
-        let mut rest = self.output;
-        // Blocks after the first one start on a cache line.
-        let mut size = match rest.as_ptr().align_offset(64) {
+        let mut buffers = OnLine([[B::default(); BLOCK]; 2]);
+        let (mut turn, mut waiting) = (0, 0..0);
+        // Blocks after the first one start where vectors past the caches may; mostly the first one
+        // does too, so that no block cuts a group whose size divides its own.
+        let mut size = match output.as_ptr().align_offset(16) {
             head @ 1..BLOCK => head,
             _ => BLOCK,
         };
-        while !rest.is_empty() {
-            let (block, after) = rest.split_at_mut(size.min(rest.len()));
+        while let Some(block) = spans.next_block(size) {
+            let block = block.start - start..block.end - start;
             let target = match self.streaming {
-                Some(_) => &mut buffers[turn][..block.len()],
-                None => &mut *block,
+                Some(_) => &mut buffers.0[turn][..block.len()],
+                None => &mut output[block.clone()],
             };
             fill_block(&mut spans, self.fill, target);
             if let Some(streaming) = self.streaming {
-                streaming.copy(&buffers[1 - turn][..waiting.len()], waiting);
-                turn = 1 - turn;
-                waiting = block;
+                let from = &buffers.0[1 - turn][..waiting.len()];
+                streaming.copy(from, &mut output[waiting]);
+                (turn, waiting) = (1 - turn, block);
             }
-            (rest, size) = (after, BLOCK);
+            size = BLOCK;
         }
         if let Some(streaming) = self.streaming {
-            streaming.copy(&buffers[1 - turn][..waiting.len()], waiting);
+            let from = &buffers.0[1 - turn][..waiting.len()];
+            streaming.copy(from, &mut output[waiting]);
             streaming.fence();
         }
     }
@@ -250,7 +261,14 @@ mod tests {
 
     #[test]
     fn every_element_is_written_once_whatever_the_stores_and_the_alignment() {
-        for shape in [[1, 1], [3, 100], [5, 257], [2, 2 * BLOCK], [7, 331]] {
+        for shape in [
+            [1, 1],
+            [3, 100],
+            [5, 257],
+            [2, 2 * BLOCK],
+            [7, 331],
+            [10, 1_040],
+        ] {
             for granularity in [
                 Granularity::PerTensor,
                 Granularity::PerAxis(0),

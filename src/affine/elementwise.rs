@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Result},
     groups::{Groups, Span},
     scheme::Scheme,
+    simd::Ahead,
 };
 
 /// The codes of a tensor: `saturate(round(x / scale) + zero_point)`, as [`scalar::quantize`] for
@@ -252,7 +253,7 @@ impl<A: Element, C: Code> Map<A, C> for Quantize<'_, A> {
         let parameters = SpanParameters::of(self.affine, span);
         let mut buffer = [A::Real::default(); BLOCK];
         let reals = A::widen(x, &mut buffer);
-        if loops::quantize(reals, codes, parameters, self.rule) {
+        if loops::quantize(reals, codes, parameters, self.rule, parameters.ahead(x)) {
             let index = x.iter().position(|x| x.to_real().is_nan());
             self.first_nan
                 .fetch_min(span.start + index.unwrap_or(0), Ordering::Relaxed);
@@ -271,7 +272,7 @@ impl<A: Element, C: Code> Map<C, A> for Dequantize<'_, A> {
         let parameters = SpanParameters::of(self.affine, span);
         let mut buffer = [A::Real::default(); BLOCK];
         let reals = A::wide(x, &mut buffer);
-        loops::dequantize(codes, 0, reals, parameters, self.rule);
+        loops::dequantize(codes, 0, reals, parameters, self.rule, Ahead::of(codes, 1));
         A::narrow(x, &buffer);
     }
 }
@@ -289,7 +290,7 @@ impl<A: Element> Map<A, A> for FakeQuantize<'_, A> {
         let mut out_buffer = buffer;
         let reals = A::widen(x, &mut buffer);
         let out_reals = A::wide(out, &mut out_buffer);
-        loops::fake_quantize(reals, out_reals, parameters, self.rule);
+        loops::fake_quantize(reals, out_reals, parameters, self.rule, parameters.ahead(x));
         A::narrow(out, &out_buffer);
     }
 }

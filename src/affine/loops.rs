@@ -1,156 +1,54 @@
 //! The scalar definition over slices: loops that the compiler turns into SIMD on every target.
 //!
-//! Each takes elements of one [`Span`] and its parameters. No loop body branches on data, so that
-//! each is a handful of vector instructions; all are inlined, for [`wide`](crate::simd::wide) to
+//! Each takes elements of one [`Span`](crate::groups::Span) and its parameters, which [`zip`] goes
+//! through in steps. No loop body branches on data, so that each is a handful of vector instructions; all are inlined, for [`wide`](crate::simd::wide) to
 //! compile them for what the machine has.
 
-use std::ops::Range;
-
 use super::{
-    Affine, Parameter,
     scalar::{self, Rule},
+    steps::zip,
 };
 use crate::{
     codes::minifloat,
-    element::{BLOCK, Code, Real},
-    groups::Span,
+    element::{Code, Real},
+    simd::Ahead,
 };
 
-/// The parameters of the elements of a span.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SpanParameters<'a> {
-    span: Span,
-    scale: &'a [f32],
-    zero: &'a [f32],
-}
-
-impl<'a> SpanParameters<'a> {
-    /// Those of a tensor with parameters `affine`.
-    #[inline(always)]
-    pub(crate) fn of(affine: &'a Affine, span: &Span) -> Self {
-        let parameters = span.parameter..span.parameter + span.parameters();
-        Self {
-            span: *span,
-            scale: &affine.scale()[parameters.clone()],
-            zero: &affine.zero_point()[parameters],
-        }
-    }
-
-    /// A parameter for each element.
-    #[inline(always)]
-    pub(crate) fn of_each(scale: &'a [f32], zero: &'a [f32]) -> Self {
-        Self {
-            span: Span {
-                start: 0,
-                len: scale.len(),
-                parameter: 0,
-                share: 1,
-                skip: 0,
-            },
-            scale,
-            zero,
-        }
-    }
-
-    /// One parameter, for `len` elements.
-    pub(crate) fn shared(parameter: &'a Parameter, len: usize) -> Self {
-        Self {
-            span: Span {
-                start: 0,
-                len,
-                parameter: 0,
-                share: len.max(2),
-                skip: 0,
-            },
-            scale: std::slice::from_ref(&parameter.scale),
-            zero: std::slice::from_ref(&parameter.zero_point),
-        }
-    }
-
-    /// Scales and zero points where each element has its own.
-    #[inline(always)]
-    pub(crate) fn each(&self) -> Option<impl Iterator<Item = (&'a f32, &'a f32)> + use<'a>> {
-        (self.span.share == 1).then(|| self.scale.iter().zip(self.zero))
-    }
-
-    /// The elements that share a scale and a zero point, counted from the start of the span.
-    #[inline(always)]
-    pub(crate) fn groups(
-        &self,
-    ) -> impl Iterator<Item = (Range<usize>, (&'a f32, &'a f32))> + use<'a> {
-        self.span.groups().zip(self.scale.iter().zip(self.zero))
-    }
-}
-
-/// Calls `body(element, scale, zero)` for each element with what it writes to.
-#[inline(always)]
-fn zip<T: Real, I: Copy, O>(
-    input: &[I],
-    output: &mut [O],
-    parameters: SpanParameters<'_>,
-    mut body: impl FnMut(I, &mut O, T, T),
-) {
-    if let ([scale], [zero]) = (parameters.scale, parameters.zero) {
-        let (scale, zero) = (T::of_f32(*scale), T::of_f32(*zero));
-        // A known length leaves nothing to ask before and after the loop.
-        if let Some((input, output)) = known::<BLOCK, _, _>(input, output) {
-            for (&x, out) in input.iter().zip(output) {
-                body(x, out, scale, zero);
-            }
-        } else {
-            for (&x, out) in input.iter().zip(output) {
-                body(x, out, scale, zero);
-            }
-        }
-    } else if let Some(each) = parameters.each() {
-        for ((&x, out), (&scale, &zero)) in input.iter().zip(output).zip(each) {
-            body(x, out, T::of_f32(scale), T::of_f32(zero));
-        }
-    } else {
-        for (group, (&scale, &zero)) in parameters.groups() {
-            let (scale, zero) = (T::of_f32(scale), T::of_f32(zero));
-            for (&x, out) in input[group.clone()].iter().zip(&mut output[group]) {
-                body(x, out, scale, zero);
-            }
-        }
-    }
-}
-
-/// The two slices, where they have so many elements.
-#[inline(always)]
-fn known<'a, const N: usize, I, O>(
-    input: &'a [I],
-    output: &'a mut [O],
-) -> Option<(&'a [I; N], &'a mut [O; N])> {
-    input.try_into().ok().zip(output.try_into().ok())
-}
+pub(crate) use super::steps::SpanParameters;
 
 /// The code of each element; whether one of them was NaN.
 #[inline(always)]
-pub(crate) fn quantize<T: Real, C: Code>(
+pub(crate) fn quantize<T: Real, C: Code, A: Copy>(
     x: &[T],
     codes: &mut [C],
     parameters: SpanParameters<'_>,
     rule: Rule<T>,
+    ahead: Ahead<'_, A>,
 ) -> bool {
     match rule {
         Rule::Integer {
             quant_min,
             quant_max,
-        } => zip(x, codes, parameters, |x: T, code, scale, zero: T| {
+        } => zip(x, codes, parameters, ahead, |x: T, code, scale, zero: T| {
             let (_, distance) = scalar::integer(x, scale, zero, quant_min, quant_max);
             *code = C::truncate(distance.wrapping_add(zero.round_small().1));
         }),
         Rule::FloatZero {
             quant_min,
             quant_max,
-        } => zip(x, codes, parameters, |x: T, code, scale, zero| {
+        } => zip(x, codes, parameters, ahead, |x: T, code, scale, zero| {
             *code = C::truncate(scalar::float_zero(x, scale, zero, quant_min, quant_max).1);
         }),
-        Rule::Float(float) => zip(x, codes, parameters, |x: T, code, scale: T, zero: T| {
-            let value = (x / scale + zero).to_f32();
-            *code = C::truncate(i32::from(minifloat::encode(value, float)));
-        }),
+        Rule::Float(float) => zip(
+            x,
+            codes,
+            parameters,
+            ahead,
+            |x: T, code, scale: T, zero: T| {
+                let value = (x / scale + zero).to_f32();
+                *code = C::truncate(i32::from(minifloat::encode(value, float)));
+            },
+        ),
     }
     // A pass of its own over what is in the cache: one sum for all the groups of a block.
     any_nan(x)
@@ -167,20 +65,21 @@ pub(super) fn any_nan<T: Real>(x: &[T]) -> bool {
 
 /// The number each code stands for, after `least` is added to it.
 #[inline(always)]
-pub(crate) fn dequantize<T: Real, C: Code>(
+pub(crate) fn dequantize<T: Real, C: Code, A: Copy>(
     codes: &[C],
     least: i32,
     x: &mut [T],
     parameters: SpanParameters<'_>,
     rule: Rule<T>,
+    ahead: Ahead<'_, A>,
 ) {
     match rule {
         Rule::Integer { .. } | Rule::FloatZero { .. } => {
-            zip(codes, x, parameters, |code: C, x, scale: T, zero| {
+            zip(codes, x, parameters, ahead, |code: C, x, scale: T, zero| {
                 *x = (T::of_code(code.into() + least) - zero) * scale;
             });
         }
-        Rule::Float(float) => zip(codes, x, parameters, |code: C, x, scale: T, _| {
+        Rule::Float(float) => zip(codes, x, parameters, ahead, |code: C, x, scale: T, _| {
             let pattern = low_byte(code.into() + least);
             *x = T::of_f32(minifloat::decode(pattern, float)) * scale;
         }),
@@ -189,29 +88,30 @@ pub(crate) fn dequantize<T: Real, C: Code>(
 
 /// `dequantize(quantize(x))`, with the bits of doing one after the other; NaN stays NaN.
 #[inline(always)]
-pub(crate) fn fake_quantize<T: Real>(
+pub(crate) fn fake_quantize<T: Real, A: Copy>(
     x: &[T],
     out: &mut [T],
     parameters: SpanParameters<'_>,
     rule: Rule<T>,
+    ahead: Ahead<'_, A>,
 ) {
     let keep_nan = |x: T, value: T| if x.is_nan() { x } else { value };
     match rule {
         Rule::Integer {
             quant_min,
             quant_max,
-        } => zip(x, out, parameters, |x: T, out, scale, zero| {
+        } => zip(x, out, parameters, ahead, |x: T, out, scale, zero| {
             let (distance, _) = scalar::integer(x, scale, zero, quant_min, quant_max);
             *out = keep_nan(x, distance * scale);
         }),
         Rule::FloatZero {
             quant_min,
             quant_max,
-        } => zip(x, out, parameters, |x: T, out, scale, zero| {
+        } => zip(x, out, parameters, ahead, |x: T, out, scale, zero| {
             let (code, _) = scalar::float_zero(x, scale, zero, quant_min, quant_max);
             *out = keep_nan(x, (code - zero) * scale);
         }),
-        Rule::Float(float) => zip(x, out, parameters, |x: T, out, scale: T, zero: T| {
+        Rule::Float(float) => zip(x, out, parameters, ahead, |x: T, out, scale: T, zero: T| {
             let code = minifloat::encode((x / scale + zero).to_f32(), float);
             *out = keep_nan(x, T::of_f32(minifloat::decode(code, float)) * scale);
         }),
@@ -231,9 +131,11 @@ pub(crate) fn low_byte(code: i32) -> u8 {
 mod tests {
     use super::*;
     use crate::{
-        affine::{self, Ranges},
+        affine::{self, Affine, Ranges},
+        element::BLOCK,
+        groups::Span,
         scheme::{FloatFormat, Granularity, Mapping, Scheme},
-        simd::{Loops, on_each},
+        simd::{Loops, NOTHING, on_each},
     };
 
     /// Ties, ends of ranges, and what floats have at their own ends.
@@ -276,9 +178,9 @@ mod tests {
             let parameters = SpanParameters::of(affine, &span);
             let mut codes = vec![0_i16; x.len()];
             let (mut real, mut fake) = (vec![T::zero(); x.len()], vec![T::zero(); x.len()]);
-            let nans = quantize(x, &mut codes, parameters, rule);
-            dequantize(&codes, 0, &mut real, parameters, rule);
-            fake_quantize(x, &mut fake, parameters, rule);
+            let nans = quantize(x, &mut codes, parameters, rule, NOTHING);
+            dequantize(&codes, 0, &mut real, parameters, rule, NOTHING);
+            fake_quantize(x, &mut fake, parameters, rule, NOTHING);
             let bits = |x: &T| Into::<f64>::into(*x).to_bits();
             (
                 codes,

@@ -11,7 +11,7 @@ use crate::{
     error::Result,
     observe::Statistics,
     scheme::{Format, Mapping, ScaleKind, Scheme},
-    simd::{Loops, wide},
+    simd::{Loops, NOTHING, wide},
 };
 
 /// The range whose scale and zero point give the least `Σ ω (x − x̂)²`: the search of ggml's
@@ -211,7 +211,7 @@ impl Loops for Count<'_> {
             let len = values.len();
             let parameters = SpanParameters::shared(&self.parameter, len);
             x[..len].copy_from_slice(values);
-            loops::fake_quantize(values, &mut image[..len], parameters, self.rule);
+            loops::fake_quantize(values, &mut image[..len], parameters, self.rule, NOTHING);
             if let Some(weights) = self.weights {
                 w[..len].copy_from_slice(&weights[index * BUFFER..index * BUFFER + len]);
             }

@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     observe::Statistics,
     scheme::Scheme,
+    simd::NOTHING,
 };
 
 /// The range, among fractions of the one seen, whose quantization errors `Σ w |x − x̂|^p` are the
@@ -85,7 +86,7 @@ impl MeanSquaredError {
         for (index, values) in points.values.chunks(BUFFER).enumerate() {
             let errors = &mut buffer[..values.len()];
             let parameters = SpanParameters::shared(&parameter, values.len());
-            loops::fake_quantize(values, errors, parameters, rule);
+            loops::fake_quantize(values, errors, parameters, rule, NOTHING);
             for (error, x) in errors.iter_mut().zip(values) {
                 *error = (x - *error) * unit;
             }

@@ -75,6 +75,30 @@ pub(crate) struct Spans {
     end: usize,
     /// What is left of the span at hand; of no elements where the next one is to be found.
     rest: Span,
+    /// Where each column has a parameter: the tile at hand.
+    tile: Option<Tile>,
+}
+
+/// Some rows that are taken together, a few columns at a time, so that the parameters of those, and
+/// what is kept for each, are fetched once.
+#[derive(Debug, Clone)]
+struct Tile {
+    /// Elements of a row.
+    width: usize,
+    /// The first element.
+    start: usize,
+    /// The next elements: a row of the tile, from a column on. Beyond the last column there is no
+    /// tile at hand.
+    row: usize,
+    column: usize,
+}
+
+impl Tile {
+    /// Rows that are taken together.
+    const ROWS: usize = 4;
+
+    /// Columns at a time.
+    const COLUMNS: usize = 512;
 }
 
 impl Groups {
@@ -99,7 +123,24 @@ impl Groups {
                 share: 1,
                 skip: 0,
             },
+            tile: None,
         }
+    }
+
+    /// The spans that make up `elements`, for [`Spans::next_block`]: where each column has a
+    /// parameter, those of some rows by turns.
+    pub(crate) fn tiles(&self, elements: Range<usize>) -> Spans {
+        let mut spans = self.spans(elements);
+        let Spans { extent, block, .. } = &spans;
+        let (width, by_columns) = (extent[2], block[2] == 1 && block[..2] == extent[..2]);
+        // Rows of other lengths begin anywhere on a cache line, and so would each part of them.
+        spans.tile = (by_columns && width.is_multiple_of(16)).then_some(Tile {
+            width,
+            start: 0,
+            row: 0,
+            column: width,
+        });
+        spans
     }
 }
 
@@ -127,11 +168,52 @@ impl Groups {
     /// Elements in a piece of work that keeps something for each parameter: more than usual where a
     /// piece touches many, so that what it keeps takes little memory beside it.
     pub(crate) fn piece(&self) -> usize {
-        PIECE.max(16 * self.parameters_of(0..PIECE).len())
+        PIECE.max(64 * self.parameters_of(0..PIECE).len())
     }
 }
 
 impl Spans {
+    /// Some elements, at most `limit`, whose spans come next: in order, or by turns where
+    /// [`tiles`](Groups::tiles) takes rows so. All spans of one block must be taken before the next,
+    /// whose limit may be greater, but no less.
+    #[inline]
+    pub(crate) fn next_block(&mut self, limit: usize) -> Option<Range<usize>> {
+        let start = self.rest.start;
+        let Some(tile) = &mut self.tile else {
+            return (start < self.end).then(|| start..self.end.min(start + limit));
+        };
+        let width = tile.width;
+        if tile.column == width {
+            let in_row = start % width;
+            if in_row > 0 || limit < Tile::COLUMNS || self.end < start + Tile::ROWS * width {
+                let end = self.end.min(start + limit.min(width - in_row));
+                return (start < self.end).then_some(start..end);
+            }
+            (tile.start, tile.column, tile.row) = (start, 0, 0);
+        }
+        let len = Tile::COLUMNS.min(width - tile.column);
+        let start = tile.start + tile.row * width + tile.column;
+        self.rest = Span {
+            start,
+            len,
+            parameter: tile.column,
+            share: 1,
+            skip: 0,
+        };
+        tile.row += 1;
+        if tile.row == Tile::ROWS {
+            (tile.row, tile.column) = (0, tile.column + len);
+        }
+        Some(start..start + len)
+    }
+
+    /// The next span of the blocks of [`next_block`](Self::next_block).
+    #[inline]
+    pub(crate) fn next_by_turns(&mut self, limit: usize) -> Option<Span> {
+        let block = self.next_block(limit)?;
+        self.next_within(block.len())
+    }
+
     /// The next span, of at most `limit` elements.
     #[inline]
     pub(crate) fn next_within(&mut self, limit: usize) -> Option<Span> {

@@ -12,7 +12,7 @@ use crate::{
     element::{BLOCK, Code, Element},
     error::Error,
     scheme::Scheme,
-    simd::{Loops, wide},
+    simd::{Loops, NOTHING, wide},
 };
 
 /// Codes that are computed at a time.
@@ -219,7 +219,7 @@ impl<A: Element<Real = f32>> RowSource for FloatRows<'_, A> {
             zero_point: parameter.zero as f32,
         };
         let parameters = SpanParameters::shared(&of, out.len());
-        if loops::quantize(x, out, parameters, self.rule) {
+        if loops::quantize(x, out, parameters, self.rule, NOTHING) {
             return Err(self.fault(self.row(row), false));
         }
         Ok(())

@@ -14,6 +14,7 @@ use crate::{
     groups::Groups,
     parallel::map_pieces,
     scheme::Scheme,
+    simd::NOTHING,
     tensor::QTensor,
 };
 
@@ -132,7 +133,7 @@ impl AwqClip {
                 let weights = &weights[part.start..part.start + part.len];
                 change.resize(part.len, 0.0);
                 let parameters = SpanParameters::shared(&parameter, part.len);
-                loops::fake_quantize(weights, &mut change, parameters, rule);
+                loops::fake_quantize(weights, &mut change, parameters, rule, NOTHING);
                 for (change, &weight) in change.iter_mut().zip(weights) {
                     *change -= weight;
                 }

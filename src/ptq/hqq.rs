@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Result},
     observe::Statistics,
     scheme::{Format, Mapping, Scheme},
+    simd::NOTHING,
     tensor::QTensor,
 };
 
@@ -197,7 +198,7 @@ impl<'a> Group<'a> {
 
     fn requantize(&mut self, parameter: Parameter) {
         let parameters = SpanParameters::shared(&parameter, self.values.len());
-        loops::fake_quantize(self.values, &mut self.image, parameters, self.rule);
+        loops::fake_quantize(self.values, &mut self.image, parameters, self.rule, NOTHING);
     }
 
     /// `Σ|W − Q⁻¹(Q(W))|`.

@@ -22,6 +22,7 @@ use crate::{
     observe::Hessian,
     parallel::map_pieces,
     scheme::{Granularity, Scheme},
+    simd::NOTHING,
     tensor::QTensor,
 };
 
@@ -114,7 +115,7 @@ impl<'a> Rows<'a> {
                 if let (Some(codes), Some(image)) = (codes.as_slice(), image.as_slice_mut()) {
                     let parameter = &self.parameters[segment.parameter];
                     let parameters = SpanParameters::shared(parameter, codes.len());
-                    loops::dequantize(codes, 0, image, parameters, rule);
+                    loops::dequantize(codes, 0, image, parameters, rule, NOTHING);
                 }
             }
         }

@@ -1,13 +1,17 @@
 //! The loop of the backward pass over a slice of elements.
 
-use std::ops::Range;
+use std::{iter::repeat, ops::Range};
 
 use super::{Partials, Point, point, sums::GroupSums};
 use crate::{
-    affine::{Affine, loops::SpanParameters, scalar::Rule},
+    affine::{
+        Affine,
+        scalar::Rule,
+        steps::{STEP, SpanParameters, of_half, pairs},
+    },
     element::BLOCK,
     groups::{Groups, Span},
-    simd::{Loops, Streaming, prefetch, wide},
+    simd::{Ahead, Loops, OnLine, Streaming, wide},
 };
 
 /// Consecutive elements of a backward pass: what
@@ -173,31 +177,26 @@ where
         let (point, partials) = (self.point, self.partials);
         let partials = |x, scale, zero, gradient| partials(&point(x, scale, zero), gradient);
         // Arrays of its own, so that the compiler knows that none is another.
-        let mut outputs = [[0.0; BLOCK]; 3];
-        let mut spans = groups.spans(start..start + x.len());
-        while let Some(span) = spans.next_within(BLOCK) {
+        let mut outputs = OnLine([[0.0; BLOCK]; 3]);
+        let mut spans = groups.tiles(start..start + x.len());
+        while let Some(span) = spans.next_by_turns(BLOCK) {
             let elements = span.start - start..span.start - start + span.len;
-            let (x, gradient) = (&x[elements.clone()], &gradient[elements.clone()]);
-            prefetch(x);
-            prefetch(gradient);
+            let inputs = [&x[elements.clone()], &gradient[elements.clone()]];
             let parameters = SpanParameters::of(affine, &span);
-            if let Some(each) = parameters.each() {
-                let each = each.map(|(&scale, &zero)| (scale, zero));
-                derive([x, gradient], each, &mut outputs, 0, partials);
-            } else {
-                for (group, (&scale, &zero)) in parameters.groups() {
-                    let (x, gradient) = (&x[group.clone()], &gradient[group.clone()]);
-                    let shared = std::iter::repeat((scale, zero));
-                    derive([x, gradient], shared, &mut outputs, group.start, partials);
-                }
+            Derivatives {
+                inputs,
+                ahead: inputs.map(|input| parameters.ahead(input)),
+                outputs: &mut outputs.0,
+                partials,
             }
-            let [to_input, to_scale, to_zero] = &outputs;
+            .write(parameters);
+            let OnLine([to_input, to_scale, to_zero]) = &outputs;
             match streaming {
                 Some(streaming) => streaming.copy(&to_input[..span.len], &mut input[elements]),
                 None => input[elements].copy_from_slice(&to_input[..span.len]),
             }
-            self.terms
-                .add(&span, &to_scale[..span.len], &to_zero[..span.len]);
+            let (to_scale, to_zero) = (&to_scale[..span.len], &to_zero[..span.len]);
+            self.terms.add(&span, to_scale, to_zero);
         }
         if let Some(streaming) = streaming {
             streaming.fence();
@@ -205,22 +204,92 @@ where
     }
 }
 
-/// Writes the derivatives at some elements to the three outputs, from element `at` of them on.
+/// The derivatives at the elements of a span, with what comes later asked for.
+struct Derivatives<'a, F> {
+    inputs: [&'a [f32]; 2],
+    ahead: [Ahead<'a, f32>; 2],
+    /// With respect to input, scale and zero point.
+    outputs: &'a mut [[f32; BLOCK]; 3],
+    partials: F,
+}
+
+impl<F: Fn(f32, f32, f32, f32) -> Partials + Copy> Derivatives<'_, F> {
+    #[inline(always)]
+    fn write(&mut self, parameters: SpanParameters<'_>) {
+        let len = self.inputs[0].len();
+        let whole = len / STEP * STEP;
+        if let Some((scales, zeros)) = parameters.each() {
+            for start in (0..whole).step_by(STEP) {
+                let step = start..start + STEP;
+                self.ask(&step);
+                self.part(step.clone(), pairs(&scales[step.clone()], &zeros[step]));
+            }
+            self.part(whole..len, pairs(&scales[whole..], &zeros[whole..]));
+        } else if let Some((scales, zeros)) = parameters.halves_of_steps() {
+            let (scale_pairs, zero_pairs) = (scales.as_chunks::<2>().0, zeros.as_chunks::<2>().0);
+            let steps = scale_pairs.iter().zip(zero_pairs);
+            for (start, (scales, zeros)) in (0..whole).step_by(STEP).zip(steps) {
+                let step = start..start + STEP;
+                self.ask(&step);
+                self.part(step, (0..STEP).map(|at| of_half(at, scales, zeros)));
+            }
+            let last = 2 * (whole / STEP);
+            let parameters = pairs(&scales[last..], &zeros[last..]);
+            for (start, parameter) in (whole..len).step_by(STEP / 2).zip(parameters) {
+                self.part(start..len.min(start + STEP / 2), repeat(parameter));
+            }
+        } else {
+            for (group, (&scale, &zero)) in parameters.groups() {
+                let parameter = (scale, zero);
+                if group.len() % STEP > 0 {
+                    self.ask(&group);
+                    self.part(group, repeat(parameter));
+                    continue;
+                }
+                for start in group.step_by(STEP) {
+                    let step = start..start + STEP;
+                    self.ask(&step);
+                    self.part(step, repeat(parameter));
+                }
+            }
+        }
+    }
+
+    /// Asks for what lies ahead of some elements.
+    #[inline(always)]
+    fn ask(&self, elements: &Range<usize>) {
+        for start in elements.clone().step_by(STEP) {
+            self.ahead[0].ask::<STEP>(start);
+            self.ahead[1].ask::<STEP>(start);
+        }
+    }
+
+    /// Writes those at some elements.
+    #[inline(always)]
+    fn part(&mut self, elements: Range<usize>, parameters: impl Iterator<Item = (f32, f32)>) {
+        let [to_input, to_scale, to_zero] = &mut *self.outputs;
+        derive(
+            self.inputs.map(|values| &values[elements.clone()]),
+            parameters,
+            &mut to_input[elements.clone()],
+            &mut to_scale[elements.clone()],
+            &mut to_zero[elements],
+            self.partials,
+        );
+    }
+}
+
+/// Writes the derivatives at some elements. A function, whose arguments are known not to overlap.
 #[inline(always)]
 fn derive(
     [x, gradient]: [&[f32]; 2],
     parameters: impl Iterator<Item = (f32, f32)>,
-    [to_input, to_scale, to_zero]: &mut [[f32; BLOCK]; 3],
-    at: usize,
+    to_input: &mut [f32],
+    to_scale: &mut [f32],
+    to_zero: &mut [f32],
     partials: impl Fn(f32, f32, f32, f32) -> Partials,
 ) {
-    let elements = at..at + x.len();
-    let to_input = &mut to_input[elements.clone()];
-    let to_scale = &mut to_scale[elements.clone()];
-    let outputs = to_input
-        .iter_mut()
-        .zip(to_scale)
-        .zip(&mut to_zero[elements]);
+    let outputs = to_input.iter_mut().zip(to_scale).zip(to_zero);
     let inputs = x.iter().zip(gradient).zip(parameters);
     for (((&x, &gradient), (scale, zero)), ((input, to_scale), to_zero)) in inputs.zip(outputs) {
         let partials = partials(x, scale, zero, gradient);

@@ -1,5 +1,7 @@
 //! The gradients of torch's learnable fake quantization.
 
+use std::ops::Range;
+
 use super::{Partials, Point, Segment, StraightThroughEstimator, segment::Terms};
 use crate::{
     affine::scalar::limit,
@@ -112,7 +114,7 @@ impl StraightThroughEstimator for TorchLearnable {
         // The order of torch's sum depends on how many terms there are: all are kept first.
         let sums = segment.sums.take();
         let (groups, elements) = (segment.groups, segment.elements());
-        let mut kept = Kept::default();
+        let mut kept = Kept::of(&elements);
         segment.apply_to(&mut kept, |at, gradient| self.partials(at, gradient));
         let Some([to_scales, to_zeros]) = sums else {
             return;
@@ -134,17 +136,29 @@ impl StraightThroughEstimator for TorchLearnable {
 }
 
 /// The gradients of scales and zero points, element by element.
-#[derive(Default)]
 struct Kept {
+    /// The first element.
+    start: usize,
     to_scale: Vec<f32>,
     to_zero: Vec<f32>,
 }
 
+impl Kept {
+    fn of(elements: &Range<usize>) -> Self {
+        Self {
+            start: elements.start,
+            to_scale: vec![0.0; elements.len()],
+            to_zero: vec![0.0; elements.len()],
+        }
+    }
+}
+
 impl Terms for Kept {
     #[inline(always)]
-    fn add(&mut self, _: &Span, to_scale: &[f32], to_zero: &[f32]) {
-        self.to_scale.extend_from_slice(to_scale);
-        self.to_zero.extend_from_slice(to_zero);
+    fn add(&mut self, span: &Span, to_scale: &[f32], to_zero: &[f32]) {
+        let at = span.start - self.start;
+        self.to_scale[at..][..span.len].copy_from_slice(to_scale);
+        self.to_zero[at..][..span.len].copy_from_slice(to_zero);
     }
 }
 

@@ -6,8 +6,11 @@ use super::x86;
 use crate::element::Number;
 
 /// Bytes between what is read and what is asked for: some hundred nanoseconds' worth.
+const AHEAD: usize = 8 << 10;
+
+/// The same where little is computed with what is read.
 #[cfg(target_arch = "x86_64")]
-const AHEAD: usize = 16 << 10;
+const FAR_AHEAD: usize = 16 << 10;
 
 /// Bytes from which on an operation is taken to move more than the caches hold for whoever reads
 /// its output next.
@@ -19,10 +22,53 @@ const LARGE: usize = 32 << 20;
 #[inline(always)]
 pub(crate) fn prefetch<T>(near: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    x86::prefetch(near, AHEAD);
+    x86::prefetch(near.as_ptr(), near.len(), FAR_AHEAD);
     #[cfg(not(target_arch = "x86_64"))]
     let _ = near;
 }
+
+/// What a loop reads from front to back, to be asked for ahead step by step: many requests at once
+/// would wait for each other, and the loop for them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ahead<'a, T> {
+    array: &'a [T],
+    bytes: usize,
+}
+
+/// Nothing to ask for, for a loop over what is in the caches.
+pub(crate) const NOTHING: Ahead<'static, ()> = Ahead {
+    array: &[],
+    bytes: 0,
+};
+
+impl<'a, T: Copy> Ahead<'a, T> {
+    /// An array that is one of so many that are read by turns.
+    #[inline(always)]
+    pub(crate) fn of(array: &'a [T], turns: usize) -> Self {
+        Self {
+            array,
+            bytes: AHEAD / turns,
+        }
+    }
+
+    /// Asks for what lies some thousand bytes after `STEP` elements, those from `start` on. There
+    /// need not be anything.
+    #[inline(always)]
+    pub(crate) fn ask<const STEP: usize>(self, start: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if !self.array.is_empty() {
+            x86::prefetch(self.array.as_ptr().wrapping_add(start), STEP, self.bytes);
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (self.array, self.bytes, start);
+    }
+}
+
+/// A buffer that begins on a cache line: of vectors as wide as a line that do not, each one takes
+/// two.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct OnLine<T>(pub(crate) T);
 
 /// Copies past the caches: for outputs that are larger than those, and written once.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,8 @@
 )]
 
 use std::arch::x86_64::{
-    __m256i, _MM_HINT_T0, _mm_prefetch, _mm_sfence, _mm256_loadu_si256, _mm256_stream_si256,
+    __m128i, __m256i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm_sfence, _mm_stream_si128,
+    _mm256_loadu_si256, _mm256_stream_si256,
 };
 
 use std::sync::OnceLock;
@@ -35,11 +36,23 @@ impl Avx2 {
         unsafe { enter(loops) }
     }
 
-    /// Copies past the caches, as far as `to` holds whole cache lines; other threads see it after
-    /// [`fence`](Self::fence).
+    /// Copies past the caches, as far as `to` holds whole vectors of 16 bytes; other threads see it
+    /// after [`fence`](Self::fence).
+    ///
+    /// Lines that this fills in part are best filled by the next copy.
     #[inline(always)]
     pub(crate) fn stream<T: Number>(self, from: &[T], to: &mut [T]) {
+        const VECTOR: usize = 16;
         const LINE: usize = 64;
+        #[target_feature(enable = "avx2")]
+        #[inline]
+        fn vectors(from: *const __m128i, to: *mut __m128i, vectors: usize) {
+            for vector in 0..vectors {
+                // SAFETY: the caller has so many vectors to be read at `from`, and to be written at
+                // `to`, where they are aligned.
+                unsafe { _mm_stream_si128(to.add(vector), _mm_loadu_si128(from.add(vector))) };
+            }
+        }
         #[target_feature(enable = "avx2")]
         #[inline]
         fn lines(from: *const [__m256i; 2], to: *mut [__m256i; 2], lines: usize) {
@@ -56,8 +69,8 @@ impl Avx2 {
         }
         let len = from.len().min(to.len());
         let (from, to) = (&from[..len], &mut to[..len]);
-        let head = to.as_ptr().align_offset(LINE).min(len);
-        let middle = (len - head) * size_of::<T>() / LINE * LINE;
+        let head = to.as_ptr().align_offset(VECTOR).min(len);
+        let middle = (len - head) * size_of::<T>() / VECTOR * VECTOR;
         let tail = head + middle / size_of::<T>();
         // Calls of `memcpy` for nothing would cost more than the rest.
         if head > 0 {
@@ -65,10 +78,21 @@ impl Avx2 {
         }
         // SAFETY: `self` proves AVX2. `middle` bytes from element `head` on are whole elements
         // within both slices, and numbers have no padding, so that all of them can be read; `to` is
-        // aligned to lines from `head` on, unless no element is left.
+        // aligned to vectors from `head` on, unless no element is left. The three parts add up to
+        // them, and the second one starts on a line, unless it is empty.
         unsafe {
-            let from = from.as_ptr().add(head).cast();
-            lines(from, to.as_mut_ptr().add(head).cast(), middle / LINE);
+            let (from, to) = (from.as_ptr().add(head), to.as_mut_ptr().add(head));
+            let (from, to) = (from.cast::<u8>(), to.cast::<u8>());
+            let first = to.align_offset(LINE).min(middle);
+            let whole = (middle - first) / LINE * LINE;
+            let last = first + whole;
+            vectors(from.cast(), to.cast(), first / VECTOR);
+            lines(from.add(first).cast(), to.add(first).cast(), whole / LINE);
+            vectors(
+                from.add(last).cast(),
+                to.add(last).cast(),
+                (middle - last) / VECTOR,
+            );
         }
         if tail < len {
             to[tail..].copy_from_slice(&from[tail..]);
@@ -180,11 +204,11 @@ impl Widest {
     }
 }
 
-/// Asks for the cache lines that lie `ahead` bytes after those of `near`.
+/// Asks for the cache lines that lie `ahead` bytes after those of `len` elements at `near`.
 #[inline(always)]
-pub(crate) fn prefetch<T>(near: &[T], ahead: usize) {
-    let start = near.as_ptr().cast::<i8>();
-    for line in (0..size_of_val(near)).step_by(64) {
+pub(crate) fn prefetch<T>(near: *const T, len: usize, ahead: usize) {
+    let start = near.cast::<i8>();
+    for line in (0..len * size_of::<T>()).step_by(64) {
         // SAFETY: SSE is part of x86-64, and a prefetch of any address is only a hint.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line + ahead)) };
     }

@@ -14,6 +14,7 @@ use crate::{
     error::Result,
     groups::{Groups, Span},
     scheme::Granularity,
+    simd::NOTHING,
 };
 
 impl QTensor {
@@ -107,11 +108,11 @@ impl<A: Element> Fill<A> for Dequantize<'_, A> {
             let mut words = [0; BLOCK];
             let words = &mut words[..reals.len()];
             codes.read(span.start, words);
-            loops::dequantize(words, least, reals, parameters, self.rule);
+            loops::dequantize(words, least, reals, parameters, self.rule, NOTHING);
         } else {
             let mut octets = [0; BLOCK + 8];
             let octets = codes.octets(span.start, reals.len(), &mut octets);
-            loops::dequantize(octets, least, reals, parameters, self.rule);
+            loops::dequantize(octets, least, reals, parameters, self.rule, NOTHING);
         }
         A::narrow(x, &buffer);
     }

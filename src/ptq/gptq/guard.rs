@@ -16,6 +16,7 @@ use crate::{
     error::Result,
     observe::{Hessian, InputDeviation},
     parallel::map_pieces,
+    simd::NOTHING,
 };
 
 /// The rounding error of an output, relative to the displacements that make it: some ulps of f32.
@@ -188,7 +189,14 @@ impl Guard<'_> {
         let n = self.sweep.weights.ncols();
         let codes = &codes[row * n..(row + 1) * n];
         self.displacements(row, affine, |at, _, values, parameters, rule| {
-            loops::dequantize(&codes[at..at + values.len()], 0, values, parameters, rule);
+            loops::dequantize(
+                &codes[at..at + values.len()],
+                0,
+                values,
+                parameters,
+                rule,
+                NOTHING,
+            );
         })
     }
 
@@ -198,7 +206,7 @@ impl Guard<'_> {
             row,
             self.sweep.rounding,
             |_, weights, values, parameters, rule| {
-                loops::fake_quantize(weights, values, parameters, rule);
+                loops::fake_quantize(weights, values, parameters, rule, NOTHING);
             },
         )
     }
@@ -241,7 +249,13 @@ impl Guard<'_> {
         while let Some(span) = spans.next_within(usize::MAX) {
             let own = span.start - start..span.start - start + span.len;
             let parameters = SpanParameters::of(rounding, &span);
-            loops::quantize(&weights[own.clone()], &mut codes[own], parameters, rule);
+            loops::quantize(
+                &weights[own.clone()],
+                &mut codes[own],
+                parameters,
+                rule,
+                NOTHING,
+            );
         }
     }
 }

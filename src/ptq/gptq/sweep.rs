@@ -19,7 +19,7 @@ use crate::{
     groups::Groups,
     parallel::map_over_pieces,
     scheme::{Granularity, Scheme},
-    simd::{Loops, wide},
+    simd::{Loops, NOTHING, wide},
 };
 use fit::Lanes;
 
@@ -233,7 +233,7 @@ impl<'a, 'w, C: Code> State<'a, 'w, C> {
         let deltas = self.deltas.row_mut(j).into_slice().unwrap_or_default();
         let (carried, measured) = deltas.split_at_mut(rows);
         let (rounded, measured) = measured.split_at_mut(rows);
-        loops::fake_quantize(original, rounded, self.rounding_lanes.view(), rule);
+        loops::fake_quantize(original, rounded, self.rounding_lanes.view(), rule, NOTHING);
         for (rounded, weight) in rounded.iter_mut().zip(original) {
             *rounded = weight - *rounded;
         }
@@ -242,8 +242,8 @@ impl<'a, 'w, C: Code> State<'a, 'w, C> {
         let (done, mut later) = self.moved.view_mut().split_at(Axis(0), j + 1);
         let done = done.row(j);
         let moved = done.to_slice().unwrap_or_default();
-        loops::quantize(moved, codes, self.lanes.view(), rule);
-        loops::dequantize(codes, 0, carried, self.lanes.view(), rule);
+        loops::quantize(moved, codes, self.lanes.view(), rule, NOTHING);
+        loops::dequantize(codes, 0, carried, self.lanes.view(), rule, NOTHING);
         let mut outputs = [0.0; ROWS];
         for ((output, moved), value) in outputs.iter_mut().zip(moved).zip(&*carried) {
             *output = (moved - value) * pivot;
