@@ -12,7 +12,7 @@ pub(crate) mod wasm32;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
 
-pub(crate) use lanes::reduce;
+pub(crate) use lanes::{extremes, reduce, widen};
 pub(crate) use memory::{Ahead, NOTHING, OnLine, Streaming, prefetch};
 
 use std::{fmt, str::FromStr, sync::OnceLock};

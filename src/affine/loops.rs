@@ -55,7 +55,7 @@ pub(crate) fn quantize<T: Real, C: Code, A: Copy>(
 }
 
 #[inline(always)]
-pub(super) fn any_nan<T: Real>(x: &[T]) -> bool {
+fn any_nan<T: Real>(x: &[T]) -> bool {
     // Pairs, since one comparison tells of two numbers whether either is NaN.
     let (front, back) = x.split_at(x.len() / 2);
     let pairs = front.iter().zip(back);

@@ -2,14 +2,14 @@
 
 use ndarray::{ArrayRef, Dimension};
 
-use super::loops::any_nan;
+use super::steps::STEP;
 use crate::{
     element::BLOCK,
     error::{Error, Result},
     groups::{Groups, Spans, element_count},
     parallel::{PIECE, map_pieces},
     scheme::Granularity,
-    simd::{Loops, prefetch, reduce, wide},
+    simd::{Ahead, Loops, extremes, wide, widen},
 };
 
 /// An interval of real numbers, finite, `min <= max`.
@@ -126,7 +126,7 @@ impl Ranges {
         for piece in &pieces {
             whole.include(piece);
         }
-        if !whole.is_finite() {
+        if !whole.finite {
             let is_bad = |value: &&f32| !value.is_finite();
             let index = x.iter().position(|value| is_bad(&value)).unwrap_or(0);
             return Err(Error::NonFinite {
@@ -162,12 +162,12 @@ impl Ranges {
     }
 }
 
-/// The least and the greatest element of consecutive parameters, and whether one was NaN.
+/// The least and the greatest element of consecutive parameters, and whether all were finite.
 struct Extents {
     first: usize,
     min: Vec<f32>,
     max: Vec<f32>,
-    nan: bool,
+    finite: bool,
 }
 
 impl Extents {
@@ -176,7 +176,7 @@ impl Extents {
             first,
             min: vec![f32::INFINITY; parameters],
             max: vec![f32::NEG_INFINITY; parameters],
-            nan: false,
+            finite: true,
         }
     }
 
@@ -185,15 +185,10 @@ impl Extents {
         let mut extents = Self::empty(parameters.start, parameters.len());
         wide(Search {
             x,
-            spans: groups.spans(elements),
+            spans: groups.tiles(elements),
             extents: &mut extents,
         });
         extents
-    }
-
-    fn is_finite(&self) -> bool {
-        let mut extremes = self.min.iter().zip(&self.max);
-        !self.nan && extremes.all(|(&min, &max)| is_finite(min, max))
     }
 
     fn include(&mut self, piece: &Self) {
@@ -202,7 +197,7 @@ impl Extents {
             self.min[at + index] = lesser(self.min[at + index], min);
             self.max[at + index] = greater(self.max[at + index], max);
         }
-        self.nan |= piece.nan;
+        self.finite &= piece.finite;
     }
 }
 
@@ -232,49 +227,57 @@ impl Loops for Search<'_> {
             first,
             min,
             max,
-            nan,
+            finite,
         } = self.extents;
-        while let Some(span) = self.spans.next_within(BLOCK) {
+        while let Some(span) = self.spans.next_by_turns(BLOCK) {
             let x = &self.x[span.start..span.start + span.len];
-            prefetch(x);
-            *nan |= any_nan(x);
             let at = span.parameter - *first;
-            let extremes = min[at..].iter_mut().zip(&mut max[at..]);
             if span.share == 1 {
-                for (&x, (min, max)) in x.iter().zip(extremes) {
-                    *min = lesser(*min, x);
-                    *max = greater(*max, x);
-                }
+                let (min, max) = (&mut min[at..][..span.len], &mut max[at..][..span.len]);
+                *finite &= widen_each(min, max, x);
             } else {
-                for (group, (min, max)) in span.groups().zip(extremes) {
-                    let group = &x[group];
-                    *min = lesser(*min, extreme(group, lesser));
-                    *max = greater(*max, extreme(group, greater));
+                let parameters = min[at..].iter_mut().zip(&mut max[at..]);
+                for (group, (min, max)) in span.groups().zip(parameters) {
+                    let x = &x[group];
+                    let (least, greatest, all_finite) =
+                        extremes(x, Ahead::of(x, 1), lesser, greater);
+                    *min = lesser(*min, least);
+                    *max = greater(*max, greatest);
+                    *finite &= all_finite;
                 }
             }
         }
     }
 }
 
-/// The least or the greatest value, by what says which one of two it is; NaN is neither, and comes
-/// of no values.
+/// Widens the extremes of each parameter by a value, which is asked for ahead; whether all values
+/// are finite.
 #[inline(always)]
-fn extreme(values: &[f32], of: impl Fn(f32, f32) -> f32 + Copy) -> f32 {
-    let first = values.first().copied().unwrap_or(f32::NAN);
-    reduce(values, first, first, of, of)
+fn widen_each(min: &mut [f32], max: &mut [f32], x: &[f32]) -> bool {
+    let ahead = Ahead::of(x, 4);
+    let mut wrong = [0.0; STEP];
+    let (steps, rest) = x.as_chunks::<STEP>();
+    let (min_steps, min_rest) = min.as_chunks_mut::<STEP>();
+    let (max_steps, max_rest) = max.as_chunks_mut::<STEP>();
+    for (index, (min, max)) in min_steps.iter_mut().zip(max_steps).enumerate() {
+        ahead.ask::<STEP>(index * STEP);
+        widen(min, max, &mut wrong, &steps[index], lesser, greater);
+    }
+    let mut finite = wrong.iter().all(|&wrong| wrong == 0.0);
+    for (&x, (min, max)) in rest.iter().zip(min_rest.iter_mut().zip(max_rest)) {
+        *min = lesser(*min, x);
+        *max = greater(*max, x);
+        finite &= x.is_finite();
+    }
+    finite
 }
 
-/// Whether the extremes of some values, or of none, say that all are finite.
-fn is_finite(min: f32, max: f32) -> bool {
-    min > f32::NEG_INFINITY && max < f32::INFINITY
-}
-
-/// The least and the greatest of some values, and whether one was NaN.
+/// The least and the greatest of some values, and whether all were finite.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extent {
     min: f32,
     max: f32,
-    nan: bool,
+    finite: bool,
 }
 
 impl Extent {
@@ -282,29 +285,26 @@ impl Extent {
     pub(crate) const EMPTY: Self = Self {
         min: f32::INFINITY,
         max: f32::NEG_INFINITY,
-        nan: false,
+        finite: true,
     };
 
-    /// With some more values, which lie in the nearest cache.
+    /// With some more values, which lie in the nearest cache, or are asked for ahead.
     #[inline(always)]
-    pub(crate) fn widen(&mut self, x: &[f32]) {
-        self.include(Self {
-            min: extreme(x, lesser),
-            max: extreme(x, greater),
-            nan: any_nan(x),
-        });
+    pub(crate) fn widen<A: Copy>(&mut self, x: &[f32], ahead: Ahead<'_, A>) {
+        let (min, max, finite) = extremes(x, ahead, lesser, greater);
+        self.include(Self { min, max, finite });
     }
 
     #[inline(always)]
     fn include(&mut self, other: Self) {
         self.min = lesser(self.min, other.min);
         self.max = greater(self.max, other.max);
-        self.nan |= other.nan;
+        self.finite &= other.finite;
     }
 
     #[inline(always)]
     pub(crate) fn is_finite(&self) -> bool {
-        !self.nan && is_finite(self.min, self.max)
+        self.finite
     }
 
     /// As a range, if all values are finite; `[0, 0]` for no values.
@@ -331,8 +331,7 @@ pub(crate) fn extent(values: &[f32]) -> (f32, f32, bool) {
         fn run(self) -> Extent {
             let mut extent = Extent::EMPTY;
             for x in self.0.chunks(BLOCK) {
-                prefetch(x);
-                extent.widen(x);
+                extent.widen(x, Ahead::of(x, 1));
             }
             extent
         }

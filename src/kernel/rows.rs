@@ -237,7 +237,7 @@ impl<A: Element<Real = f32>> Loops for ExtentOf<'_, A> {
         let mut extent = Extent::EMPTY;
         let mut buffer = [0.0; BLOCK];
         for x in self.0.chunks(BLOCK) {
-            extent.widen(A::widen(x, &mut buffer));
+            extent.widen(A::widen(x, &mut buffer), NOTHING);
         }
         extent
     }
