@@ -25,6 +25,8 @@ pub struct Block {
     pub(super) frequencies: Arc<[f32]>,
     pub(super) norms: [Array1<f32>; 2],
     pub(super) layers: BTreeMap<String, Linear>,
+    /// The layers that were packed, as they are stored, if they are kept.
+    pub(super) stored: Option<BTreeMap<String, QuantizedLayer>>,
 }
 
 #[derive(Debug, Clone)]
@@ -77,6 +79,9 @@ impl QuantizableBlock for Block {
             Linear::Packed(_) => None,
         };
         *place = Linear::Packed(quantized.pack(bias)?);
+        if let Some(stored) = &mut self.stored {
+            stored.insert(layer.to_owned(), quantized.clone());
+        }
         Ok(())
     }
 
@@ -128,6 +133,7 @@ impl Block {
             config: Arc::clone(config),
             frequencies: Arc::clone(frequencies),
             layers,
+            stored: None,
             prefix,
         })
     }

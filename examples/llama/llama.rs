@@ -11,11 +11,11 @@ mod product;
 pub mod training;
 mod vector;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use lowbit::{
     Error, Result,
-    flow::{BlockModel, QuantizableBlock, Taps},
+    flow::{BlockModel, QuantizableBlock, QuantizedLayer, Taps},
     io::{Checkpoint, LlamaConfig, RopeScaling},
 };
 use ndarray::{Array1, Array2, Axis, Ix1, Ix2};
@@ -112,6 +112,22 @@ impl Llama {
     /// The blocks.
     pub fn layers(&self) -> &[Block] {
         &self.blocks
+    }
+
+    /// Keeps layers that are packed from now on as they are stored too.
+    pub fn keep_stored(&mut self) {
+        for block in &mut self.blocks {
+            block.stored.get_or_insert_default();
+        }
+    }
+
+    /// The layers that were kept, by name.
+    pub fn stored(&self) -> BTreeMap<String, QuantizedLayer> {
+        let stored = self.blocks.iter().flat_map(|block| &block.stored);
+        stored
+            .flatten()
+            .map(|(name, layer)| (name.clone(), layer.clone()))
+            .collect()
     }
 
     /// Elements of the layers that can be quantized.

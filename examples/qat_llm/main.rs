@@ -22,6 +22,8 @@ mod arguments;
 #[allow(dead_code, reason = "programs use parts of it")]
 mod llama;
 mod lora;
+#[path = "../quantize_llm/method.rs"]
+mod method;
 mod options;
 mod progress;
 mod setting;

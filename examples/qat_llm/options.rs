@@ -30,8 +30,8 @@ options (defaults in brackets):
   --written N           stories that the float model writes for each of the training file, to
                         distil on [0]
   --stories N           stories to evaluate [60]
-  --methods LIST        pipelines to try before training, with commas between them
-                        [gptaq,gptaq+quantease,compensate+gptq+quantease,best]
+  --methods LIST        what to try before training, with commas between
+                        [gptaq+block+model=400,best+block+model=400]
   --json FILE           write what was measured";
 
 pub struct Options {

@@ -1,26 +1,16 @@
 //! Where training starts: post-training quantization by the crate, kept as tensors.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use std::collections::BTreeMap;
 
 use lowbit::{
-    Error, Result,
-    flow::{
-        FloatLayer, LayerMethod, ModelQuantization, Pipeline, QuantizedLayer, Recipe, Treatment,
-    },
+    Result,
+    flow::{ModelQuantization, QuantizedLayer, Recipe, Treatment},
 };
 
-use crate::{llama::Llama, setting::Setting, stories::Story};
+use crate::{llama::Llama, method::Method, setting::Setting, stories::Story};
 
-/// The pipelines that are tried.
-pub const METHODS: [&str; 4] = [
-    "gptaq",
-    "gptaq+quantease",
-    "compensate+gptq+quantease",
-    "best",
-];
+/// What is tried.
+pub const METHODS: [&str; 2] = ["gptaq+block+model=400", "best+block+model=400"];
 
 /// Stories to calibrate on.
 const CALIBRATION: usize = 64;
@@ -41,16 +31,12 @@ impl Start {
 /// Quantizes a model, which then runs with packed layers, and gives the layers as they are stored.
 pub fn quantize(
     model: &mut Llama,
-    pipeline: &str,
+    method: &str,
     setting: &Setting,
     stories: &[Story],
 ) -> Result<Start> {
-    let layers = Arc::new(Mutex::new(BTreeMap::new()));
-    let method = Recording {
-        pipeline: pipeline.parse()?,
-        layers: Arc::clone(&layers),
-    };
-    let mut treatment = Treatment::new(setting.weights, method);
+    let method = Method::of(method)?;
+    let mut treatment = Treatment::new(setting.weights, method.pipeline);
     if let Some(inputs) = setting.inputs {
         treatment = treatment.with_activations(inputs);
     }
@@ -60,42 +46,9 @@ pub fn quantize(
         .iter()
         .map(|story| model.embed(&story.window.tokens));
     let samples = samples.collect::<Result<Vec<_>>>()?;
-    ModelQuantization::new(&recipe).run(model, samples)?;
-    let mut layers = layers
-        .lock()
-        .map_err(|_| Error::other("a method panicked"))?;
+    model.keep_stored();
+    method.run(ModelQuantization::new(&recipe), model, samples)?;
     Ok(Start {
-        layers: std::mem::take(&mut *layers),
+        layers: model.stored(),
     })
-}
-
-/// A pipeline whose results are kept.
-#[derive(Debug)]
-struct Recording {
-    pipeline: Pipeline,
-    layers: Arc<Mutex<BTreeMap<String, QuantizedLayer>>>,
-}
-
-impl LayerMethod for Recording {
-    fn name(&self) -> String {
-        self.pipeline.name()
-    }
-
-    fn compares_with_float(&self) -> bool {
-        self.pipeline.compares_with_float()
-    }
-
-    fn quantize(
-        &self,
-        layer: &FloatLayer<'_>,
-        warnings: &mut Vec<String>,
-    ) -> Result<QuantizedLayer> {
-        let quantized = self.pipeline.quantize(layer, warnings)?;
-        let mut layers = self
-            .layers
-            .lock()
-            .map_err(|_| Error::other("a method panicked"))?;
-        layers.insert(layer.name.to_owned(), quantized.clone());
-        Ok(quantized)
-    }
 }

@@ -18,6 +18,7 @@ mod arguments;
 #[path = "../llama/llama.rs"]
 #[allow(dead_code, reason = "training is for other programs")]
 mod llama;
+mod method;
 mod options;
 mod table;
 mod tokens;
@@ -29,15 +30,13 @@ use std::{
 };
 
 use lowbit::{
-    Error, Result, Scheme,
-    flow::{
-        LearnedRounding, ModelQuantization, ModelReport, Pipeline, Progress, Recipe, TokenWeights,
-        Treatment,
-    },
+    Result, Scheme,
+    flow::{ModelQuantization, ModelReport, Progress, Recipe, TokenWeights, Treatment},
     io,
 };
 
 use llama::Llama;
+use method::Method;
 use options::Options;
 use table::Run;
 use tokens::{Window, score, windows};
@@ -125,12 +124,9 @@ fn quantize(
     };
 
     // The recipe: all linear layers of the blocks alike. Other rules may come before this one.
-    let Method {
-        pipeline,
-        blocks,
-        whole,
-    } = Method::of(method)?;
-    let mut treatment = Treatment::new(scheme, pipeline);
+    let words = method;
+    let method = Method::of(words)?;
+    let mut treatment = Treatment::new(scheme, method.pipeline);
     if let Some(bits) = options.activations {
         let inputs = match options.static_activations {
             true => Scheme::int(bits).unsigned().asymmetric().build()?,
@@ -149,19 +145,13 @@ fn quantize(
         quantization = quantization.with_token_weights(TokenWeights::StreamShare);
     }
     if let Some(directory) = &options.checkpoints {
-        quantization = quantization.with_checkpoints(directory.join(method));
+        quantization = quantization.with_checkpoints(directory.join(words));
     }
-    let report = match (blocks, whole) {
-        (None, None) => quantization.run(model, samples)?,
-        (Some(blocks), None) => quantization.run_learning(model, samples, blocks)?,
-        (blocks, Some(whole)) => {
-            quantization.run_learning_jointly(model, samples, blocks, whole)?
-        }
-    };
+    let report = method.run(quantization, model, samples)?;
     let seconds = started.elapsed().as_secs_f64();
 
     Ok(Run {
-        method: method.to_owned(),
+        method: words.to_owned(),
         bits: options.bits,
         group: options.group,
         bytes: report.bytes(),
@@ -170,40 +160,6 @@ fn quantize(
         score: score(model, eval)?,
         report,
     })
-}
-
-/// How each layer is quantized, and how the rounding of blocks and of the model is learned after it,
-/// if it is.
-struct Method {
-    pipeline: Pipeline,
-    blocks: Option<LearnedRounding>,
-    whole: Option<LearnedRounding>,
-}
-
-impl Method {
-    fn of(words: &str) -> Result<Self> {
-        let (words, whole) = learning(words, "+model")?;
-        let (pipeline, blocks) = learning(words, "+block")?;
-        Ok(Self {
-            pipeline: pipeline.parse()?,
-            blocks,
-            whole,
-        })
-    }
-}
-
-/// Words that may end with `name`, or `name=STEPS`, without that, and what it asks for.
-fn learning<'a>(words: &'a str, name: &str) -> Result<(&'a str, Option<LearnedRounding>)> {
-    let rounding = LearnedRounding::default();
-    match words.split_once(name) {
-        None => Ok((words, None)),
-        Some((before, "")) => Ok((before, Some(rounding))),
-        Some((before, steps)) => {
-            let steps = steps.strip_prefix('=').unwrap_or(steps);
-            let steps = steps.parse().map_err(Error::other)?;
-            Ok((before, Some(rounding.with_steps(steps)?)))
-        }
-    }
 }
 
 /// A line that is written over, where somebody looks.
