@@ -83,7 +83,7 @@ proptest! {
                 }
                 Err(Error::ShapeMismatch { .. }) => {}
                 Err(error) => prop_assert!(bad || x.is_empty() || !observing || matches!(
-                    error, Error::InvalidScale { .. } | Error::Empty { .. }
+                    error, Error::InvalidScale { .. } | Error::InvalidRange { .. } | Error::Empty { .. }
                 ), "{}", error),
             }
         }
