@@ -46,11 +46,7 @@ impl LearnedRounding {
             }
         }
         if let Some(quantized) = best.1 {
-            work.quantized = work.assembled(&quantized)?;
-            for ((layer, report), quantized) in work.done.iter_mut().zip(quantized) {
-                *layer = quantized;
-                report.method.push_str("+block");
-            }
+            work.take_learned(quantized, "+block")?;
             work.measure_again(settings, hidden)?;
         }
         Ok(BlockReport {

@@ -103,6 +103,21 @@ impl<B: QuantizableBlock> BlockWork<B> {
         Ok(block)
     }
 
+    /// Puts layers whose rounding was learned in the place of those that are done, with a word more in
+    /// the names of their methods.
+    pub(super) fn take_learned(
+        &mut self,
+        quantized: Vec<QuantizedLayer>,
+        word: &str,
+    ) -> Result<()> {
+        self.quantized = self.assembled(&quantized)?;
+        for ((layer, report), quantized) in self.done.iter_mut().zip(quantized) {
+            *layer = quantized;
+            report.method.push_str(word);
+        }
+        Ok(())
+    }
+
     /// Brings the errors in the reports up to date with the block as it is now.
     pub(super) fn measure_again(&mut self, settings: Settings<'_>, hidden: &Hidden) -> Result<()> {
         for stage in self.float.stages() {

@@ -188,7 +188,8 @@ impl<'a> ModelQuantization<'a> {
         self.run_with(model, samples, |_, _, _| Ok(()), None)
     }
 
-    /// `finish` works on each block whose layers are done; `kept` takes them all.
+    /// `finish` works on each block whose layers are done; `kept` takes them all, and
+    /// their layers are then not in the report.
     pub(super) fn run_with<M: BlockModel>(
         mut self,
         model: &mut M,
@@ -242,12 +243,17 @@ impl<'a> ModelQuantization<'a> {
             if index + 1 < blocks {
                 hidden.advance(&work)?;
             }
-            model.put_block(index, work.quantized.clone())?;
-            let layers = work.done.iter().map(|(_, layer)| layer.clone());
-            report.layers.extend(layers);
             report.blocks.extend(work.report);
-            if let Some(kept) = &mut kept {
-                kept.push(work);
+            match &mut kept {
+                None => {
+                    model.put_block(index, work.quantized)?;
+                    let layers = work.done.into_iter().map(|(_, layer)| layer);
+                    report.layers.extend(layers);
+                }
+                Some(kept) => {
+                    model.put_block(index, work.quantized.clone())?;
+                    kept.push(work);
+                }
             }
             self.tell(index, blocks, None)?;
         }

@@ -69,11 +69,7 @@ impl LearnedRounding {
         }
         drop(learners);
         for (work, quantized) in works.iter_mut().zip(best.1.unwrap_or_default()) {
-            work.quantized = work.assembled(&quantized)?;
-            for ((layer, report), quantized) in work.done.iter_mut().zip(quantized) {
-                *layer = quantized;
-                report.method.push_str("+model");
-            }
+            work.take_learned(quantized, "+model")?;
         }
         Ok(LearningReport {
             loss_before: before,

@@ -200,7 +200,6 @@ impl ModelQuantization<'_> {
             Some(blocks) => self.learn_blocks(model, all, blocks, kept)?,
         };
         report.jointly = Some(whole.learn_model(model, &mut works, &samples)?);
-        report.layers.clear();
         let mut hidden = Hidden::new(samples, settings.compares());
         for (index, mut work) in works.into_iter().enumerate() {
             work.measure_again(settings, &hidden)?;
