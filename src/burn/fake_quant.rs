@@ -31,6 +31,11 @@ use crate::{
 /// pass returns no error in burn: where a fake-quant fails, its gradients are NaN, and the next call
 /// of the layer returns the error.
 ///
+/// Threads may share a layer for forward passes. Where several train at once, give each a
+/// [`fork`](Module::fork), as burn's own training on several devices does: the graphs of two threads
+/// that go through one parameter are one graph in burn, and building it while the other thread goes
+/// back through it can block both for ever (burn-autodiff 0.22).
+///
 /// ```
 /// # use burn_core as burn;
 /// use burn::tensor::{Device, Tensor};
