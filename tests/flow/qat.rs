@@ -8,6 +8,7 @@ use lowbit::{
         QatState, Recipe, Treatment,
     },
     prelude::*,
+    ptq::gptq::GroupFit,
     qat::{
         AffineFakeQuant, Clipped, ElasticBits, Proximal, ProximalFakeQuant, ProximalMap, Schedule,
         StretchedElastic,
@@ -48,6 +49,10 @@ fn a_start_from_gptq_has_the_codes_of_gptq() {
         let seen = statistics(&x);
         let gptq = Gptq::new(scheme, seen.hessian())
             .with_calibrator(lowbit::calibrate::LeastSquares::default())
+            .with_group_fit(GroupFit::Fresh)
+            .with_row_search(18)
+            .with_damping(if scheme.bits() < 4 { 0.1 } else { 0.01 })
+            .unwrap()
             .quantize(&float)
             .unwrap();
         let recipe = recipe(scheme, None);

@@ -1,16 +1,16 @@
 //! What holds for every layer.
 
 use lowbit::{
-    Error, FloatFormat, Granularity, Mapping, QTensor, Quantizer, QuantizerExt, RoundToNearest,
-    ScaleKind, Scheme,
-    calibrate::MeanSquaredError,
-    observe::{Hessian, InputDeviation},
+    Error, FloatFormat, Granularity, Mapping, QTensor, Quantizer, QuantizerExt, Range,
+    RoundToNearest, ScaleKind, Scheme,
+    calibrate::{Calibrator, MeanSquaredError},
+    observe::{Hessian, InputDeviation, Statistics},
     ptq::{
         Gptq,
         gptq::{GroupFit, Order, Outcome, RangeWeights, Reason, Warning},
     },
 };
-use ndarray::{Array2, Ix2, array, s};
+use ndarray::{Array2, Axis, Ix2, array, s};
 use proptest::prelude::*;
 
 use crate::support::{Numbers, on_threads, square};
@@ -122,11 +122,13 @@ proptest! {
         clips in any::<bool>(),
         damping in prop_oneof![Just(0.0), Just(1e-6), Just(0.01), Just(0.5)],
         beta in prop_oneof![3 => Just(0.0_f32), 1 => Just(0.2)],
+        row_search in prop_oneof![2 => Just(0_u16), 1 => 1..6_u16],
     ) {
         let hessian = observed(&inputs);
         let mut gptq = Gptq::new(scheme, &hessian)
             .with_order(order)
             .with_group_fit(fit)
+            .with_row_search(row_search)
             .with_damping(damping)
             .and_then(|gptq| gptq.with_first_order(beta))
             .unwrap();
@@ -171,6 +173,7 @@ proptest! {
         order in orders(),
         seed in any::<u64>(),
         alpha in 0.0..1.0_f64,
+        row_search in prop_oneof![2 => Just(0_u16), 1 => 1..6_u16],
     ) {
         let (tokens, columns) = inputs.dim();
         let size = inputs.iter().fold(0.0_f32, |size, x| size.max(x.abs()));
@@ -179,6 +182,7 @@ proptest! {
         deviation.observe(&inputs, &strayed).unwrap();
         let gptq = Gptq::asymmetric(scheme, &deviation)
             .with_order(order)
+            .with_row_search(row_search)
             .with_alpha(alpha)
             .unwrap();
         let Ok(rounded) = RoundToNearest::new(scheme).quantize(&weights) else {
@@ -195,6 +199,81 @@ proptest! {
         for (row, (error, limit)) in errors(&quantized).iter().zip(errors(&rounded)).enumerate() {
             let noise: f64 = target.column(row).dot(&target.column(row));
             prop_assert!(*error <= limit * (1.0 + 1e-5) + 1e-5 * noise, "{error} {limit}");
+        }
+    }
+}
+
+/// A calibrator at a multiple of its range.
+#[derive(Debug)]
+struct Multiple(f32);
+
+impl Calibrator for Multiple {
+    fn range(&self, statistics: &Statistics<'_>, scheme: &Scheme) -> lowbit::Result<Range> {
+        let range = MeanSquaredError::default().range(statistics, scheme)?;
+        Range::new(range.min() * self.0, range.max() * self.0)
+    }
+}
+
+/// Each row of a search is the best of those that GPTQ makes of it under each multiple alone.
+#[test]
+fn a_row_search_keeps_the_best_multiple_of_each_row() {
+    let inputs = Numbers(31).inputs(300, 40);
+    let weights = Numbers(32).matrix(150, 40);
+    let strayed = &inputs + &(Numbers(33).matrix(300, 40) * 0.3);
+    let mut deviation = InputDeviation::new(40).unwrap();
+    deviation.observe(&inputs, &strayed).unwrap();
+    let wide = |x: &Array2<f32>| x.mapv(f64::from);
+    let target = wide(&inputs).dot(&wide(&weights).t());
+    let three = Scheme::int(3).per_axis(0);
+    for scheme in [three, three.asymmetric()].map(|scheme| scheme.build().unwrap()) {
+        // What a row is judged by: outputs from those of the same inputs, or of the float model's.
+        let errors = |is_asymmetric: bool, quantized: &QTensor| {
+            let values = quantized.dequantize::<f64>().into_dimensionality::<Ix2>();
+            let outputs = wide(&strayed).dot(&values.unwrap().t());
+            let own_target = wide(&strayed).dot(&wide(&weights).t());
+            let errors = outputs - if is_asymmetric { &target } else { &own_target };
+            errors.map_axis(Axis(0), |y| y.dot(&y))
+        };
+        for is_asymmetric in [false, true] {
+            let gptq = if is_asymmetric {
+                Gptq::asymmetric(scheme, &deviation)
+            } else {
+                Gptq::new(scheme, deviation.hessian())
+            };
+            let gptq = gptq.with_damping(0.0).unwrap();
+            // Rows that are worse than rounded under the same range come back rounded, under each
+            // multiple for itself; a search rounds them under the range itself alone.
+            let run = |multiple: f32| {
+                let gptq = gptq.clone().with_calibrator(Multiple(multiple));
+                let mut found = errors(is_asymmetric, &gptq.quantize(&weights).unwrap());
+                if multiple != 1.0 {
+                    let rounding = RoundToNearest::new(scheme).with_calibrator(Multiple(multiple));
+                    let rounded = errors(is_asymmetric, &rounding.quantize(&weights).unwrap());
+                    found.zip_mut_with(&rounded, |found, &rounded| {
+                        if (*found - rounded).abs() < 1e-9 * rounded {
+                            *found = f64::INFINITY;
+                        }
+                    });
+                }
+                found
+            };
+            let each = [1.0, 0.7, 0.95, 1.2].map(run);
+            let searched = gptq
+                .clone()
+                .with_calibrator(Multiple(1.0))
+                .with_row_search(3);
+            let found = errors(is_asymmetric, &searched.quantize(&weights).unwrap());
+            let mut chosen = [0; 4];
+            for (row, &found) in found.iter().enumerate() {
+                let all = each.each_ref().map(|errors| errors[row]);
+                let least = all.into_iter().fold(f64::INFINITY, f64::min);
+                approx::assert_relative_eq!(found, least, max_relative = 1e-3);
+                chosen[all.iter().position(|&error| error == least).unwrap()] += 1;
+            }
+            assert!(
+                chosen.iter().filter(|&&rows| rows > 0).count() >= 3,
+                "{chosen:?}"
+            );
         }
     }
 }

@@ -23,14 +23,22 @@ use crate::{
 const NOISE: f64 = 1e-5;
 
 /// Compares rows as GPTQ and as round-to-nearest have them.
-pub(super) struct Guard<'a> {
-    pub(super) sweep: &'a Sweep<'a>,
+pub(super) struct Guard<'a, 'w> {
+    pub(super) sweep: &'a Sweep<'w>,
     pub(super) hessian: &'a Hessian,
     pub(super) deviation: Option<&'a InputDeviation>,
 }
 
-/// The better of both, row by row.
-pub(super) struct Kept {
+/// What a sweep made of all rows.
+pub(super) struct Candidate<C> {
+    codes: Vec<C>,
+    affine: Affine,
+    rows: Vec<Row>,
+}
+
+/// The better of GPTQ and round-to-nearest, row by row.
+pub(super) struct Kept<C> {
+    pub(super) codes: Vec<C>,
     pub(super) affine: Affine,
     pub(super) rounded_rows: usize,
     pub(super) weight_error: f64,
@@ -39,6 +47,7 @@ pub(super) struct Kept {
 }
 
 /// One row, two ways; errors in real units.
+#[derive(Clone, Copy)]
 struct Row {
     gptq: f64,
     rounding: f64,
@@ -70,13 +79,34 @@ impl Row {
     }
 }
 
-impl Guard<'_> {
-    /// Puts the codes and parameters of round-to-nearest where GPTQ made a row worse.
-    pub(super) fn keep_the_better<C: Code>(
+impl<C: Code> Candidate<C> {
+    /// Takes those rows of another that gain more; rows are to have one scale and zero point each.
+    pub(super) fn take_better_rows(&mut self, other: &Self) -> Result<()> {
+        let n = self.codes.len() / self.rows.len().max(1);
+        let mut scale = self.affine.scale().to_vec();
+        let mut zero = self.affine.zero_point().to_vec();
+        for (index, (own, theirs)) in self.rows.iter_mut().zip(&other.rows).enumerate() {
+            // A row that was lost on the way gains nothing that is a number.
+            if theirs.gain() > own.gain() || own.gain().is_nan() {
+                *own = *theirs;
+                scale[index] = other.affine.scale()[index];
+                zero[index] = other.affine.zero_point()[index];
+                let codes = index * n..(index + 1) * n;
+                self.codes[codes.clone()].copy_from_slice(&other.codes[codes]);
+            }
+        }
+        self.affine = Affine::new(*self.affine.scheme(), self.affine.shape(), scale, zero)?;
+        Ok(())
+    }
+}
+
+impl Guard<'_, '_> {
+    /// What a sweep left, and how much each row gained.
+    pub(super) fn candidate<C: Code>(
         &self,
-        codes: &mut [C],
+        codes: Vec<C>,
         swept: &[Swept],
-    ) -> Result<Kept> {
+    ) -> Result<Candidate<C>> {
         let (mut scale, mut zero): (Vec<f32>, Vec<f32>) = Default::default();
         let mut rows = Vec::with_capacity(self.sweep.weights.nrows());
         for piece in swept {
@@ -94,13 +124,29 @@ impl Guard<'_> {
         }
         let fitted = Affine::new(*rounding.scheme(), rounding.shape(), scale, zero)?;
         if let Some(deviation) = self.deviation {
-            self.count_deviation(deviation, codes, &fitted, &mut rows)?;
+            self.count_deviation(deviation, &codes, &fitted, &mut rows)?;
         }
-        self.count_again(codes, &fitted, &mut rows)?;
-
-        let (mut scale, mut zero) = (fitted.scale().to_vec(), fitted.zero_point().to_vec());
-        let mut kept = Kept {
+        Ok(Candidate {
+            codes,
             affine: fitted,
+            rows,
+        })
+    }
+
+    /// Puts the codes and parameters of round-to-nearest where GPTQ made a row worse.
+    pub(super) fn keep_the_better<C: Code>(&self, candidate: Candidate<C>) -> Result<Kept<C>> {
+        let Candidate {
+            mut codes,
+            affine,
+            mut rows,
+        } = candidate;
+        self.count_again(&codes, &affine, &mut rows)?;
+
+        let rounding = self.sweep.rounding;
+        let (mut scale, mut zero) = (affine.scale().to_vec(), affine.zero_point().to_vec());
+        let mut kept = Kept {
+            codes: vec![],
+            affine,
             rounded_rows: 0,
             weight_error: 0.0,
             output_error: 0.0,
@@ -127,6 +173,7 @@ impl Guard<'_> {
             }
         }
         kept.affine = Affine::new(*rounding.scheme(), rounding.shape(), scale, zero)?;
+        kept.codes = codes;
         Ok(kept)
     }
 

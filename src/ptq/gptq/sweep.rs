@@ -31,7 +31,7 @@ const ROWS: usize = 128;
 const PADDING: usize = 16;
 
 /// What a sweep needs to know; the letters are those of the module's documentation.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Sweep<'a> {
     /// `W`, `[out, in]`.
     pub(super) weights: ArrayView2<'a, f32>,
