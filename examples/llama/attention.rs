@@ -57,6 +57,117 @@ pub fn forward([q, k, v]: [&Array2<f32>; 3], heads: Heads) -> Attended {
     Attended { output, log_sums }
 }
 
+/// What one text has shown to the attention of one block, token by token.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// `[key heads · size, line]`, of which the first `tokens` columns are there, and zeros follow.
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    line: usize,
+    tokens: usize,
+    scores: Vec<f32>,
+}
+
+impl Seen {
+    /// Takes the key and the value of one more token, `[key heads · size]`.
+    pub fn push(&mut self, key: &[f32], value: &[f32]) {
+        if self.tokens == self.line {
+            let line = (2 * self.line).max(4 * LINE);
+            for lines in [&mut self.keys, &mut self.values] {
+                let mut longer = vec![0.0; key.len() * line];
+                let old = lines.chunks_exact(self.line.max(1));
+                for (to, from) in longer.chunks_exact_mut(line).zip(old) {
+                    to[..self.line].copy_from_slice(from);
+                }
+                *lines = longer;
+            }
+            self.line = line;
+            self.scores = vec![0.0; 2 * line];
+        }
+        for (lines, values) in [(&mut self.keys, key), (&mut self.values, value)] {
+            for (line, value) in lines.chunks_exact_mut(self.line).zip(values) {
+                line[self.tokens] = *value;
+            }
+        }
+        self.tokens += 1;
+    }
+
+    /// Attention of the queries of the last token, `[heads · size]`, rotated and divided by `√size`.
+    pub fn attend(&mut self, queries: &[f32], heads: Heads, output: &mut [f32]) {
+        Arch::new().dispatch(Step {
+            seen: self,
+            queries,
+            heads,
+            output,
+        });
+    }
+}
+
+/// All heads of one token.
+struct Step<'a> {
+    seen: &'a mut Seen,
+    queries: &'a [f32],
+    heads: Heads,
+    output: &'a mut [f32],
+}
+
+impl WithSimd for Step<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Heads {
+            queries,
+            keys,
+            size,
+        } = self.heads;
+        let Seen {
+            keys: all_keys,
+            values: all_values,
+            line,
+            tokens,
+            scores,
+        } = self.seen;
+        let seen = tokens.next_multiple_of(LINE).min(*line);
+        let mut unused = vec![0.0; size];
+        for head in (0..queries).step_by(2) {
+            let shared = |head: usize| head / (queries / keys);
+            // The next head goes along where it has the same keys.
+            let both = head + 1 < queries && shared(head + 1) == shared(head);
+            let along = if both { 2 } else { 1 };
+            for head in (head..queries.min(head + 2)).step_by(along) {
+                let floats = shared(head) * size * *line;
+                let [own_keys, own_values] = [&*all_keys, &*all_values].map(|all| Lines {
+                    floats: &all[floats..],
+                    line: *line,
+                });
+                let query = &self.queries[head * size..(head + along) * size];
+                let pair = [&query[..size], &query[(along - 1) * size..]];
+                let (first, second) = scores.split_at_mut(*line);
+                let mut scores = [&mut first[..seen], &mut second[..seen]];
+                scores.iter_mut().for_each(|scores| scores.fill(0.0));
+                let [first, second] = &mut scores;
+                own_keys.add_combinations(simd, pair, [first, second]);
+                let mut sums = [0.0; 2];
+                for (scores, sum) in scores.iter_mut().zip(&mut sums) {
+                    (_, *sum) = exponentials(simd, scores, *tokens);
+                }
+                let own = head * size..(head + along) * size;
+                let (first, second) = self.output[own].split_at_mut(size);
+                let second = if along == 2 { second } else { &mut *unused };
+                let [first_scores, second_scores] = scores;
+                own_values.products(
+                    simd,
+                    [first_scores, second_scores],
+                    [&mut *first, &mut *second],
+                );
+                first.iter_mut().for_each(|x| *x /= sums[0]);
+                second.iter_mut().for_each(|x| *x /= sums[1]);
+            }
+        }
+    }
+}
+
 /// The gradients of queries (as they came in), keys and values, from the inputs of [`forward`], what
 /// it gave, and the gradient of its output.
 pub fn backward(
@@ -139,10 +250,8 @@ impl WithSimd for &mut Forward {
             let mut sums = [0.0; 2];
             for (query, (scores, sum)) in scores.iter_mut().zip(&mut sums).enumerate() {
                 let token = 2 * pair + query;
-                scores[(token + 1).min(seen)..].fill(f32::NEG_INFINITY);
-                let greatest = most(simd, scores);
-                exp(simd, scores, greatest);
-                *sum = total(simd, scores);
+                let greatest;
+                (greatest, *sum) = exponentials(simd, scores, token + 1);
                 self.log_sums[token] = greatest + sum.ln();
             }
             let (first, second) = output.split_at_mut(self.size);
@@ -152,6 +261,17 @@ impl WithSimd for &mut Forward {
             second.iter_mut().for_each(|x| *x /= sums[1]);
         }
     }
+}
+
+/// The exponentials of scores of tokens that are seen, by the greatest, and 0 of the others in place
+/// of the scores; the greatest, and the sum.
+#[inline(always)]
+fn exponentials<S: Simd>(simd: S, scores: &mut [f32], seen: usize) -> (f32, f32) {
+    let len = scores.len();
+    scores[seen.min(len)..].fill(f32::NEG_INFINITY);
+    let greatest = most(simd, scores);
+    exp(simd, scores, greatest);
+    (greatest, total(simd, scores))
 }
 
 /// One head, backward; as [`Forward`], and gradients in the shapes of what they belong to.

@@ -1,20 +1,15 @@
 //! Text from the model, token by token, several texts in step.
 
 use lowbit::Result;
-use ndarray::{Array2, ArrayView1, Axis};
+use ndarray::{Array2, ArrayView1};
 
 use super::{
     Llama,
+    attention::Seen,
     block::{Block, LAYERS},
+    loss::softmax,
     parts::{gated, rms_norm, rotate_at},
 };
-
-/// What attention of one block has seen of one text: a row for each token.
-#[derive(Debug, Clone, Default)]
-struct Seen {
-    keys: Vec<f32>,
-    values: Vec<f32>,
-}
 
 /// Texts that are being written.
 #[derive(Debug)]
@@ -73,28 +68,10 @@ impl Block {
         let mut attended = Array2::zeros(q.dim());
         let rows = q.rows().into_iter().zip(k.rows()).zip(v.rows());
         for ((((q, k), v), mut out), seen) in rows.zip(attended.rows_mut()).zip(seen) {
-            seen.keys.extend(&k);
-            seen.values.extend(&v);
-            let width = k.len();
-            for head in 0..heads.queries {
-                let own = head * heads.size..(head + 1) * heads.size;
-                let shared = head / (heads.queries / heads.keys) * heads.size;
-                let shared = shared..shared + heads.size;
-                let query = &q.as_slice().expect("row-major")[own.clone()];
-                let keys = seen
-                    .keys
-                    .chunks_exact(width)
-                    .map(|key| &key[shared.clone()]);
-                let mut scores: Vec<f32> = keys
-                    .map(|key| key.iter().zip(query).map(|(k, q)| k * q).sum())
-                    .collect();
-                softmax(&mut scores);
-                let out = &mut out.as_slice_mut().expect("row-major")[own];
-                for (value, p) in seen.values.chunks_exact(width).zip(scores) {
-                    let value = &value[shared.clone()];
-                    out.iter_mut().zip(value).for_each(|(out, v)| *out += p * v);
-                }
-            }
+            let [q, k, v] = [q, k, v].map(|row| row.to_slice().expect("row-major"));
+            seen.push(k, v);
+            let out = out.as_slice_mut().expect("row-major");
+            seen.attend(q, heads, out);
         }
         let x = x + &self.linear(LAYERS[3], &attended)?;
         let normed = rms_norm(&x, &self.norms[1], epsilon);
@@ -102,15 +79,6 @@ impl Block {
         let up = self.linear(LAYERS[5], &normed)?;
         Ok(x + self.linear(LAYERS[6], &gated(&gate, &up))?)
     }
-}
-
-fn softmax(scores: &mut [f32]) {
-    let most = scores.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-    scores
-        .iter_mut()
-        .for_each(|score| *score = (*score - most).exp());
-    let sum: f32 = scores.iter().sum();
-    scores.iter_mut().for_each(|score| *score /= sum);
 }
 
 /// Texts that go on from these beginnings, drawn from the model's probabilities, until `ends` says so
@@ -131,12 +99,14 @@ pub fn continuations(
     while !open.is_empty() {
         let last = open.iter().map(|&text| texts[text][texts[text].len() - 1]);
         let logits = decoder.step(&last.collect::<Vec<_>>())?;
+        let (probabilities, _) = softmax(&logits);
         let mut keep = vec![true; open.len()];
-        for ((&text, logits), keep) in open.iter().zip(logits.axis_iter(Axis(0))).zip(&mut keep) {
+        let rows = probabilities.rows();
+        for ((&text, probabilities), keep) in open.iter().zip(rows).zip(&mut keep) {
             let done = texts[text].len();
             let token = match beginnings[text].get(done) {
                 Some(&token) => token,
-                None => drawn(logits, random(text)),
+                None => drawn(probabilities, random(text)),
             };
             *keep = !ends(token) && done < length;
             if *keep {
@@ -151,11 +121,9 @@ pub fn continuations(
 }
 
 /// The token at a part, from 0 to 1, of the probabilities.
-fn drawn(logits: ArrayView1<'_, f32>, at: f32) -> u16 {
-    let mut probabilities = logits.to_vec();
-    softmax(&mut probabilities);
+fn drawn(probabilities: ArrayView1<'_, f32>, at: f32) -> u16 {
     let mut left = at;
-    for (token, p) in (0..).zip(&probabilities) {
+    for (token, p) in (0..).zip(probabilities) {
         left -= p;
         if left < 0.0 {
             return token;

@@ -31,7 +31,7 @@ impl Story {
 /// Tokens that a story is begun with, at most.
 const BEGINNING: usize = 64;
 /// Stories that are written in step.
-const IN_STEP: usize = 16;
+const IN_STEP: usize = 64;
 
 /// As many more stories as there are, each begun as one of these and gone on with by the float model:
 /// text to distil on, after Liu et al. 2023 (LLM-QAT, arXiv:2305.17888), who draw all of it from the

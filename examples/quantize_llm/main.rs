@@ -123,18 +123,25 @@ fn quantize(
         false => scheme.symmetric().build()?,
     };
 
-    // The recipe: all linear layers of the blocks alike. Other rules may come before this one.
+    // The recipe: the first rule that matches a layer says what happens to it.
     let words = method;
     let method = Method::of(words)?;
-    let mut treatment = Treatment::new(scheme, method.pipeline);
+    let weights_alone = Treatment::new(scheme, method.pipeline);
+    let mut recipe = Recipe::new();
     if let Some(bits) = options.activations {
+        let per_token = Scheme::int(bits).per_row().build()?;
+        let with = |inputs| weights_alone.clone().with_activations(inputs);
+        if let Some(pattern) = &options.dynamic {
+            recipe = recipe.quantize(pattern, with(per_token));
+        }
         let inputs = match options.static_activations {
             true => Scheme::int(bits).unsigned().asymmetric().build()?,
-            false => Scheme::int(bits).per_row().build()?,
+            false => per_token,
         };
-        treatment = treatment.with_activations(inputs);
+        recipe = recipe.quantize("model.layers.*", with(inputs));
+    } else {
+        recipe = recipe.quantize("model.layers.*", weights_alone);
     }
-    let recipe = Recipe::new().quantize("model.layers.*", treatment);
 
     // Block after block, each calibrated on what the quantized ones before it produce.
     let started = Instant::now();

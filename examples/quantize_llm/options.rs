@@ -20,6 +20,7 @@ options (defaults in brackets):
   --compare             a ladder of methods
   --activations N       quantize inputs too, to N bits, per token at run time
   --static-activations  ... with a range from calibration instead
+  --dynamic PATTERN     ... but per token in these layers, such as *.down_proj
   --weigh-tokens        count errors as shares of the stream they are added to
   --samples N           calibration windows [64]
   --windows N           windows to evaluate [60]
@@ -40,6 +41,7 @@ pub struct Options {
     pub compare: bool,
     pub activations: Option<u32>,
     pub static_activations: bool,
+    pub dynamic: Option<String>,
     pub weigh_tokens: bool,
     pub samples: usize,
     pub windows: usize,
@@ -63,6 +65,7 @@ impl Options {
             compare: false,
             activations: None,
             static_activations: false,
+            dynamic: None,
             weigh_tokens: false,
             samples: 64,
             windows: 60,
@@ -86,6 +89,7 @@ impl Options {
                 "--compare" => options.compare = true,
                 "--activations" => options.activations = Some(number(&name, &value()?)?),
                 "--static-activations" => options.static_activations = true,
+                "--dynamic" => options.dynamic = Some(value()?),
                 "--weigh-tokens" => options.weigh_tokens = true,
                 "--samples" => options.samples = positive(&name, &value()?)?,
                 "--windows" => options.windows = positive(&name, &value()?)?,
