@@ -117,7 +117,7 @@ pub struct Pipeline {
 /// What GPTQ adds to the diagonal of the Hessian, by its mean, at 4 bits and up, and below.
 const DAMPING: f64 = 0.01;
 const LOW_BIT_DAMPING: f64 = 0.1;
-/// Multiples of ranges that GPTQ tries where a row is one group.
+/// Multiples of ranges that GPTQ tries where a row is one group, at 4 bits and below.
 const ROW_SEARCH: u16 = 18;
 
 /// `α` and damping of a compensation.
@@ -143,7 +143,7 @@ impl Pipeline {
     }
 
     /// GPTQ with ranges of least squares: of each group as its turn comes, and of a row that is one
-    /// group at several multiples ([`Gptq::with_row_search`]). Its damping is 0.01, below 4 bits 0.1.
+    /// group at several multiples at 4 bits and below ([`Gptq::with_row_search`]). Its damping is 0.01, below 4 bits 0.1.
     #[must_use]
     pub fn gptq() -> Self {
         Self {
@@ -273,11 +273,12 @@ impl Pipeline {
                     DAMPING
                 };
                 let gptq = gptq.with_calibrator(self.ranges).with_damping(damping)?;
+                let multiples = if scheme.bits() > 4 { 0 } else { ROW_SEARCH };
                 let gptq = match self.ranges {
                     RangeChoice::Full => gptq,
                     _ => gptq
                         .with_group_fit(GroupFit::Fresh)
-                        .with_row_search(ROW_SEARCH),
+                        .with_row_search(multiples),
                 };
                 if self.refinement == Refinement::None {
                     let (quantized, report) = gptq.quantize_with_report(target)?;
