@@ -7,7 +7,7 @@
 use ndarray::Array2;
 use pulp::{Arch, Simd, WithSimd};
 
-use super::vector::{Lines, add_outer, exp, most, total};
+use super::vector::{Lines, Pair, add_outer, exp, most, total};
 
 /// Floats of a line of turned keys: a multiple of all vectors there are, the rest of it zeros.
 const LINE: usize = 16;
@@ -116,11 +116,8 @@ impl WithSimd for Step<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Heads {
-            queries,
-            keys,
-            size,
-        } = self.heads;
+        let heads = self.heads;
+        let Heads { queries, size, .. } = heads;
         let Seen {
             keys: all_keys,
             values: all_values,
@@ -131,12 +128,12 @@ impl WithSimd for Step<'_> {
         let seen = tokens.next_multiple_of(LINE).min(*line);
         let mut unused = vec![0.0; size];
         for head in (0..queries).step_by(2) {
-            let shared = |head: usize| head / (queries / keys);
+            let shared = |head: usize| heads.columns(head).1[0];
             // The next head goes along where it has the same keys.
             let both = head + 1 < queries && shared(head + 1) == shared(head);
             let along = if both { 2 } else { 1 };
             for head in (head..queries.min(head + 2)).step_by(along) {
-                let floats = shared(head) * size * *line;
+                let floats = shared(head) * *line;
                 let [own_keys, own_values] = [&*all_keys, &*all_values].map(|all| Lines {
                     floats: &all[floats..],
                     line: *line,
@@ -144,25 +141,19 @@ impl WithSimd for Step<'_> {
                 let query = &self.queries[head * size..(head + along) * size];
                 let pair = [&query[..size], &query[(along - 1) * size..]];
                 let (first, second) = scores.split_at_mut(*line);
-                let mut scores = [&mut first[..seen], &mut second[..seen]];
-                scores.iter_mut().for_each(|scores| scores.fill(0.0));
-                let [first, second] = &mut scores;
-                own_keys.add_combinations(simd, pair, [first, second]);
-                let mut sums = [0.0; 2];
-                for (scores, sum) in scores.iter_mut().zip(&mut sums) {
-                    (_, *sum) = exponentials(simd, scores, *tokens);
-                }
+                let scores = [&mut first[..seen], &mut second[..seen]];
                 let own = head * size..(head + along) * size;
                 let (first, second) = self.output[own].split_at_mut(size);
                 let second = if along == 2 { second } else { &mut *unused };
-                let [first_scores, second_scores] = scores;
-                own_values.products(
+                let outputs = [first, second];
+                attend_pair(
                     simd,
-                    [first_scores, second_scores],
-                    [&mut *first, &mut *second],
+                    pair,
+                    [own_keys, own_values],
+                    scores,
+                    [*tokens; 2],
+                    outputs,
                 );
-                first.iter_mut().for_each(|x| *x /= sums[0]);
-                second.iter_mut().for_each(|x| *x /= sums[1]);
             }
         }
     }
@@ -243,35 +234,55 @@ impl WithSimd for &mut Forward {
         for ((pair, query), output) in queries.enumerate().zip(outputs) {
             let seen = (2 * pair + 2).next_multiple_of(LINE).min(line);
             let (first, second) = scores.split_at_mut(line);
-            let mut scores = [&mut first[..seen], &mut second[..seen]];
-            scores.iter_mut().for_each(|scores| scores.fill(0.0));
-            let [first, second] = &mut scores;
-            keys.add_combinations(simd, halves(query), [first, second]);
-            let mut sums = [0.0; 2];
-            for (query, (scores, sum)) in scores.iter_mut().zip(&mut sums).enumerate() {
-                let token = 2 * pair + query;
-                let greatest;
-                (greatest, *sum) = exponentials(simd, scores, token + 1);
-                self.log_sums[token] = greatest + sum.ln();
-            }
+            let scores = [&mut first[..seen], &mut second[..seen]];
+            let token = 2 * pair;
             let (first, second) = output.split_at_mut(self.size);
-            let [first_scores, second_scores] = scores;
-            values.products(simd, [first_scores, second_scores], [first, second]);
-            first.iter_mut().for_each(|x| *x /= sums[0]);
-            second.iter_mut().for_each(|x| *x /= sums[1]);
+            let log_sums = attend_pair(
+                simd,
+                halves(query),
+                [keys, values],
+                scores,
+                [token + 1, token + 2],
+                [first, second],
+            );
+            self.log_sums[token..token + 2].copy_from_slice(&log_sums);
         }
     }
 }
 
-/// The exponentials of scores of tokens that are seen, by the greatest, and 0 of the others in place
-/// of the scores; the greatest, and the sum.
+/// Attention of two queries, each over as many tokens as it has `seen`; the logarithms of the sums of
+/// exponentials. Scores are room for a whole number of lines.
 #[inline(always)]
-fn exponentials<S: Simd>(simd: S, scores: &mut [f32], seen: usize) -> (f32, f32) {
-    let len = scores.len();
-    scores[seen.min(len)..].fill(f32::NEG_INFINITY);
-    let greatest = most(simd, scores);
-    exp(simd, scores, greatest);
-    (greatest, total(simd, scores))
+fn attend_pair<S: Simd>(
+    simd: S,
+    queries: Pair<&[f32]>,
+    [keys, values]: [Lines<'_>; 2],
+    mut scores: Pair<&mut [f32]>,
+    seen: Pair<usize>,
+    [first, second]: Pair<&mut [f32]>,
+) -> Pair<f32> {
+    scores.iter_mut().for_each(|scores| scores.fill(0.0));
+    let [first_scores, second_scores] = &mut scores;
+    keys.add_combinations(simd, queries, [first_scores, second_scores]);
+    let mut sums = [0.0; 2];
+    let mut log_sums = [0.0; 2];
+    for (query, scores) in scores.iter_mut().enumerate() {
+        let len = scores.len();
+        scores[seen[query].min(len)..].fill(f32::NEG_INFINITY);
+        let greatest = most(simd, scores);
+        exp(simd, scores, greatest);
+        sums[query] = total(simd, scores);
+        log_sums[query] = greatest + sums[query].ln();
+    }
+    let [first_scores, second_scores] = scores;
+    values.products(
+        simd,
+        [first_scores, second_scores],
+        [&mut *first, &mut *second],
+    );
+    first.iter_mut().for_each(|x| *x /= sums[0]);
+    second.iter_mut().for_each(|x| *x /= sums[1]);
+    log_sums
 }
 
 /// One head, backward; as [`Forward`], and gradients in the shapes of what they belong to.
