@@ -24,13 +24,14 @@ impl Multiplier {
     /// The multiplier nearest to a real number.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] unless it is positive, finite, and less than 2³⁰.
+    /// [`Error::InvalidOption`] unless it is positive, finite, and, to 31 bits, less than 2³⁰.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "a mantissa of at most 2^31, an exponent of at most 11 bits"
     )]
     pub fn new(real: f64) -> Result<Self> {
-        let limit = f64::from(1 << 30);
+        // Half the last bit of a mantissa below 2^30, from where on the nearest multiplier is 2^30.
+        let limit = f64::from(1 << 30) - 0.25;
         if !(real > 0.0 && real < limit) {
             return Err(Error::option(
                 "multiplier",
@@ -126,6 +127,9 @@ mod tests {
         assert_eq!(times(4.0, i32::MIN), i32::MIN);
         assert_eq!(times(4.0, -3), -12);
         assert_eq!(times(1e9, -1), -1_000_000_000);
+        let greatest = (f64::from(1 << 30) - 0.25).next_down();
+        assert_eq!(times(greatest, 1), 1 << 30);
+        assert_eq!(times(greatest, -1), 1 - (1 << 30));
         assert_eq!(times(1e-300, i32::MAX), 0);
         assert_eq!(times(5e-324, i32::MIN), 0);
         assert_eq!(times(1.0 - f64::EPSILON, 1 << 30), 1 << 30);
@@ -140,6 +144,9 @@ mod tests {
             f64::INFINITY,
             1e300,
             f64::from(1 << 30),
+            // The nearest multiplier is 2^30.
+            f64::from(1 << 30).next_down(),
+            f64::from(1 << 30) - 0.25,
         ] {
             assert!(Multiplier::new(real).is_err(), "{real}");
         }
