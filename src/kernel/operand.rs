@@ -197,7 +197,7 @@ impl<C: ActivationCode, S: RowSource> Loops for Piece<'_, C, S> {
             let blocks = blocks.unwrap_or_default();
             let mut places = blocks.iter_mut().step_by(self.height);
             let mut sums = self.sums.column_mut(index);
-            let (mut total, mut blocks, mut group) = (0, 0, 0);
+            let (mut total, mut blocks, mut group) = (0_i32, 0, 0);
             let mut chunk = [[0_i8; BLOCK]; CHUNK / BLOCK];
             for run_start in (0..runs).map(|index| index * run) {
                 let run_end = (run_start + run).min(layout.depth);
@@ -211,7 +211,7 @@ impl<C: ActivationCode, S: RowSource> Loops for Piece<'_, C, S> {
                         for (place, &code) in place.iter_mut().zip(codes) {
                             *place = C::from(code);
                         }
-                        total += sum_of(codes);
+                        total = sum_of(codes).wrapping_add(total);
                         blocks += 1;
                         if blocks == blocks_of_group {
                             sums[group] = total;
@@ -223,8 +223,10 @@ impl<C: ActivationCode, S: RowSource> Loops for Piece<'_, C, S> {
             if blocks > 0 {
                 sums[group] = total;
             }
+            // Sums of codes may not fit 32 bits in rows of few bits; these differences do.
             for (group, sum) in layout.all_groups().zip(sums) {
-                let exact = *sum - parameter.zero * to_i32(group.len);
+                let zeros = parameter.zero.wrapping_mul(to_i32(group.len));
+                let exact = sum.wrapping_sub(zeros);
                 *sum = exact.wrapping_mul(self.factor);
             }
         }
@@ -235,4 +237,45 @@ impl<C: ActivationCode, S: RowSource> Loops for Piece<'_, C, S> {
 #[inline(always)]
 fn sum_of(block: &[i8; BLOCK]) -> i32 {
     block.iter().map(|&code| i32::from(code)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::rows::RowParameter;
+
+    /// Unsigned codes of one bit, all 1, as signed bytes.
+    struct Ones;
+
+    impl RowSource for Ones {
+        fn parameter(&self, _: usize) -> Result<RowParameter, RowFault> {
+            Ok(RowParameter {
+                zero: -128,
+                scale: 1.0,
+            })
+        }
+
+        fn codes(
+            &self,
+            _: usize,
+            _: usize,
+            _: &RowParameter,
+            out: &mut [i8],
+        ) -> Result<(), RowFault> {
+            out.fill(-127);
+            Ok(())
+        }
+    }
+
+    /// Rows of codes of few bits may be so long that their codes, taken as signed bytes, have a sum
+    /// that 32 bits do not hold; that of the distances from the zero point is within the limit.
+    #[test]
+    fn the_sum_of_the_distances_is_exact_where_that_of_the_codes_is_not() {
+        for depth in [1 << 25, (1 << 25) - 31] {
+            let layout = Layout::new(1, depth, depth, 1).unwrap();
+            let mut operand = Operand::default();
+            operand.fill::<i8>(&Ones, 1, (&layout, -1), 1, 1).unwrap();
+            assert_eq!(operand.sums, [-to_i32(depth)]);
+        }
+    }
 }
