@@ -11,7 +11,7 @@ use super::{
     rows::{CHUNK, RowFault, RowSource},
 };
 use crate::{
-    parallel::{PIECE, join},
+    parallel::{self, PIECE, join},
     simd::{Loops, wide},
 };
 
@@ -119,6 +119,9 @@ impl Operand {
         };
         let rows_at_a_time = match threads {
             0..=1 => usize::MAX,
+            // As many halvings as give no more pieces than threads. Each rounds up to whole stacks,
+            // which adds less than two of them to a piece.
+            most if most < parallel::threads() => (rows >> most.ilog2()) + 2 * height,
             _ => PIECE.div_ceil(layout.depth.max(1)).max(height),
         };
         let filled = piece.fill(rows_at_a_time);
@@ -264,6 +267,49 @@ mod tests {
         ) -> Result<(), RowFault> {
             out.fill(-127);
             Ok(())
+        }
+    }
+
+    /// Which threads rows are taken on, each row long enough for all of them to come.
+    #[cfg(feature = "rayon")]
+    #[derive(Default)]
+    struct Threads(std::sync::Mutex<std::collections::HashSet<std::thread::ThreadId>>);
+
+    #[cfg(feature = "rayon")]
+    impl RowSource for Threads {
+        fn parameter(&self, row: usize) -> Result<RowParameter, RowFault> {
+            if row.is_multiple_of(400) {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            self.0.lock().unwrap().insert(std::thread::current().id());
+            Ones.parameter(row)
+        }
+
+        fn codes(
+            &self,
+            row: usize,
+            start: usize,
+            parameter: &RowParameter,
+            out: &mut [i8],
+        ) -> Result<(), RowFault> {
+            Ones.codes(row, start, parameter, out)
+        }
+    }
+
+    #[cfg(feature = "rayon")]
+    #[test]
+    #[cfg_attr(target_family = "wasm", ignore = "there is one thread")]
+    fn rows_are_taken_on_no_more_threads_than_are_allowed() {
+        let layout = Layout::new(1, 128, 128, 1).unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(8);
+        let pool = pool.build().unwrap();
+        for (most, rows) in [(1, 4_001), (2, 4_001), (3, 7_999), (4, 7_999)] {
+            let threads = Threads::default();
+            let mut operand = Operand::default();
+            let fill = || operand.fill::<i8>(&threads, rows, (&layout, 1), 12, most);
+            pool.install(fill).unwrap();
+            assert!(threads.0.into_inner().unwrap().len() <= most);
+            assert_eq!(operand.sums, vec![128; rows]);
         }
     }
 

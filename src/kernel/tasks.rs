@@ -43,15 +43,10 @@ pub(super) fn over_parts<'a, O: Send>(
     let Ok(out) = ArrayViewMut2::from_shape((rows, width), out) else {
         return;
     };
-    let threads = threads().min(most_threads);
-    let parts = if threads <= 1 {
-        1
-    } else {
-        let products = rows.saturating_mul(width).saturating_mul(depth);
-        (PARTS_OF_A_THREAD * threads)
-            .min(products / PRODUCTS)
-            .max(1)
-    };
+    let products = rows.saturating_mul(width).saturating_mul(depth);
+    let parts = most_parts(threads(), most_threads)
+        .min(products / PRODUCTS)
+        .max(1);
     if scratch.len() < parts {
         scratch.resize_with(parts, Scratch::default);
     }
@@ -60,6 +55,16 @@ pub(super) fn over_parts<'a, O: Send>(
         panels: 0..width.div_ceil(columns),
     };
     split(Task { part, out }, columns, &mut scratch[..parts], work);
+}
+
+/// Parts for the threads of a pool, of which so many at most are to be used: no more than those, since
+/// any thread that is idle takes one.
+fn most_parts(pool: usize, most_threads: usize) -> usize {
+    match pool.min(most_threads) {
+        0..=1 => 1,
+        threads if threads < pool => threads,
+        threads => PARTS_OF_A_THREAD * threads,
+    }
 }
 
 /// Computes a task in as many parts as there is scratch memory for.
@@ -126,6 +131,22 @@ fn by_rows<'a, O>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_are_no_more_parts_than_threads_may_take() {
+        for (pool, most, parts) in [
+            (1, 1, 1),
+            (1, usize::MAX, 1),
+            (8, 0, 1),
+            (8, 1, 1),
+            (8, 2, 2),
+            (8, 7, 7),
+            (8, 8, 32),
+            (8, usize::MAX, 32),
+        ] {
+            assert_eq!(most_parts(pool, most), parts, "{most} of {pool}");
+        }
+    }
 
     #[test]
     fn every_output_is_in_one_part() {
