@@ -133,7 +133,8 @@ impl<K: Kernel> Layer for Weights<K> {
     }
 
     fn float(&self, x: &[f32], part: Part, scratch: &mut Scratch, sink: &mut dyn Sink<f32>) {
-        if part.rows.len() == 1 && matches!(self.value(), Value::Distance) {
+        let is_row = part.rows.len() == 1 && matches!(self.value(), Value::Distance);
+        if is_row && self.fills_finitely() {
             float_row::product(self, x, &part, scratch, sink);
         } else {
             float::product(self, x, part, scratch, sink);

@@ -29,6 +29,8 @@ pub(super) struct Weights<K> {
     value: Value,
     /// What was taken from codes when they were packed.
     offset: u8,
+    /// Whether what fills up groups stands for finite floats, which inputs of 0 take out of a sum.
+    fills_finitely: bool,
     /// All blocks in one stretch, for few rows, and in some that stay in the nearest caches.
     whole: Vec<Stretch>,
     parts: Vec<Stretch>,
@@ -94,12 +96,15 @@ impl<K: Kernel> Weights<K> {
         let groups = affine.groups(tensor.shape())?;
         let parameter =
             |column: usize, group: Group| groups.parameter_of(column * depth + group.start);
+        let scale = beside::<K, f32>(layout, 1.0, |c, g| affine.scale()[parameter(c, g)]);
+        let zero = Zeros::new::<K>(layout, &affine, parameter);
         let weights = Self {
             kernel,
             layout,
             codes,
-            scale: beside::<K, f32>(layout, 1.0, |c, g| affine.scale()[parameter(c, g)]),
-            zero: Zeros::new::<K>(layout, &affine, parameter),
+            fills_finitely: layout.padded_depth() == depth || zero.least_is_finite(&scale),
+            scale,
+            zero,
             value,
             offset,
             whole: layout.stretches(usize::MAX),
@@ -127,6 +132,7 @@ impl<K: Kernel> Weights<K> {
             zero: Zeros::Integer(beside::<K, u8>(layout, 0, |column, _| zero(column))),
             value: Value::Distance,
             offset,
+            fills_finitely: true,
             whole: layout.stretches(usize::MAX),
             parts: layout.stretches(BLOCKS_AT_A_TIME),
         })
@@ -244,6 +250,11 @@ impl<K: Kernel> Weights<K> {
         }
     }
 
+    /// Whether a row of floats may be multiplied by whole blocks, what fills them up included.
+    pub(super) fn fills_finitely(&self) -> bool {
+        self.fills_finitely
+    }
+
     /// Whether integer sums with activations of 8 bits serve, scaled group by group.
     pub(super) fn has_integer_codes(&self) -> bool {
         self.value == Value::Distance
@@ -298,6 +309,21 @@ impl Zeros {
             Self::Same(zero) => GroupZeros::Same((*zero).into()),
             Self::Integer(zero) => GroupZeros::Integer(&zero[columns]),
             Self::Real(zero, least) => GroupZeros::Real(&zero[columns], *least),
+        }
+    }
+
+    /// Whether the least code stands for a finite float in every column and group.
+    #[expect(clippy::cast_precision_loss, reason = "codes have at most 8 bits")]
+    fn least_is_finite(&self, scale: &[f32]) -> bool {
+        let mut scales = scale.iter();
+        match self {
+            Self::Same(zero) => scales.all(|scale| (f32::from(*zero) * scale).is_finite()),
+            Self::Integer(zeros) => scales
+                .zip(zeros)
+                .all(|(scale, &zero)| (f32::from(zero) * scale).is_finite()),
+            Self::Real(zeros, least) => scales
+                .zip(zeros)
+                .all(|(scale, zero)| ((*least as f32 - zero) * scale).is_finite()),
         }
     }
 

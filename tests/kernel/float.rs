@@ -1,7 +1,7 @@
 //! Weight-only products: as near the exact sum as a float sum of that length can be asked to be.
 
 use half::{bf16, f16};
-use lowbit::{FloatFormat, Granularity, Isa, QTensor, Scheme};
+use lowbit::{Affine, FloatFormat, Granularity, Isa, QTensor, Scheme};
 use ndarray::Array2;
 
 use super::{
@@ -134,5 +134,42 @@ fn nan_and_infinity_propagate_in_their_row_alone() {
         let y = layer.forward(&x).unwrap();
         assert!(y.row(0).iter().chain(y.row(2)).all(|y| y.is_finite()));
         assert!(y.row(1).iter().all(|y| y.is_nan()));
+    }
+}
+
+#[test]
+fn one_row_of_weights_beyond_the_floats_is_as_among_others() {
+    // The code that is farthest from 0 stands for no float; it is in no weight, but groups are filled
+    // up with it on their way to a whole block.
+    for scheme in [
+        Scheme::int(4).per_axis(0),
+        Scheme::int(8).per_group(20),
+        Scheme::int(3).asymmetric().per_group(33),
+        Scheme::int(5).asymmetric_float().per_axis(0),
+    ] {
+        let scheme = scheme.build().unwrap();
+        let groups = lowbit::Groups::new(&[9, 45], scheme.granularity()).unwrap();
+        let n = groups.parameters();
+        let zero = if scheme.mapping() == lowbit::Mapping::Asymmetric {
+            3.0
+        } else {
+            0.0
+        };
+        let shape = groups.parameter_shape();
+        let affine = Affine::new(scheme, &shape, vec![1.5e38; n], vec![zero; n]).unwrap();
+        let codes = Array2::from_shape_fn((9, 45), |(o, i)| zero as i32 - (o + i) as i32 % 2);
+        let weights = QTensor::from_codes(&codes, &affine).unwrap();
+        let x = Array2::from_shape_fn((4, 45), |(m, k)| (m + k) as f32 * 1e-3);
+        for layer in layers(&weights, None) {
+            let all = layer.forward(&x).unwrap();
+            assert!(
+                all.iter().all(|y| y.is_finite()),
+                "{} {scheme}",
+                layer.kernel()
+            );
+            for (x, y) in x.rows().into_iter().zip(all.rows()) {
+                assert_eq!(layer.forward(&x).unwrap(), y, "{} {scheme}", layer.kernel());
+            }
+        }
     }
 }
