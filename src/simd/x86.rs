@@ -46,7 +46,7 @@ impl Avx2 {
         const LINE: usize = 64;
         #[target_feature(enable = "avx2")]
         #[inline]
-        fn vectors(from: *const __m128i, to: *mut __m128i, vectors: usize) {
+        unsafe fn vectors(from: *const __m128i, to: *mut __m128i, vectors: usize) {
             for vector in 0..vectors {
                 // SAFETY: the caller has so many vectors to be read at `from`, and to be written at
                 // `to`, where they are aligned.
@@ -55,7 +55,7 @@ impl Avx2 {
         }
         #[target_feature(enable = "avx2")]
         #[inline]
-        fn lines(from: *const [__m256i; 2], to: *mut [__m256i; 2], lines: usize) {
+        unsafe fn lines(from: *const [__m256i; 2], to: *mut [__m256i; 2], lines: usize) {
             for line in 0..lines {
                 // SAFETY: the caller has so many lines to be read at `from`, and to be written at
                 // `to`, where they are aligned.
