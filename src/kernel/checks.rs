@@ -1,11 +1,31 @@
-//! What a packed layer asks of what it is given.
+//! What a product asks of what it is given, and of the memory for its output.
+
+use ndarray::{Array, Dimension};
 
 use crate::{
     affine::fits,
     element::Code,
     error::{Error, Result},
+    groups::element_count,
     scheme::Scheme,
 };
+
+/// An array to be written to. Products without inputs have as many outputs as their shapes say, in
+/// no relation to the memory of what they are made of.
+///
+/// # Errors
+/// [`Error::TooLarge`] if no memory holds it.
+pub(super) fn output_of<O: Clone + Default, D: Dimension>(shape: D) -> Result<Array<O, D>> {
+    let len = element_count("output", shape.slice())?;
+    // An array of zeros asks for memory that is 0 already, but cannot be refused it.
+    if Vec::<O>::new().try_reserve_exact(len).is_err() {
+        return Err(Error::TooLarge {
+            what: "output",
+            got: format!("{:?}", shape.slice()),
+        });
+    }
+    Ok(Array::from_elem(shape, O::default()))
+}
 
 /// That codes are those of the scheme.
 pub(super) fn check_codes<C: Code>(x: &[C], scheme: &Scheme) -> Result<()> {

@@ -6,6 +6,7 @@ use ndarray::{Array, ArrayRef, Dimension};
 
 use super::{
     Activation, Activations, PackedLinear, Requantization, Workspace,
+    checks::output_of,
     integer::Target,
     output::{Codes, Epilogue, Exact, FixedCodes, Floats, Sink, ToCodes},
     ready::{Ready, Rows, weight_only},
@@ -30,7 +31,8 @@ impl PackedLinear {
     /// [`Error::ShapeMismatch`] if the last axis is not the inputs; [`Error::NonFinite`] for a NaN
     /// that is to be quantized, or an infinity that would choose a range; [`Error::Unsupported`] for
     /// codes in a layer without static activations; [`Error::CodeType`] for codes of the wrong
-    /// signedness.
+    /// signedness; [`Error::TooLarge`] for more outputs than memory holds, as rows without inputs
+    /// may have.
     pub fn forward<A: Activation, D: Dimension>(
         &self,
         x: &ArrayRef<A, D>,
@@ -209,6 +211,10 @@ impl PackedLinear {
             },
             None => return Err(not_static("a weight-only layer".into())),
         };
+        if self.dim().1 == 0 {
+            // Without inputs there are neither sums nor scales: the outputs are the bias alone.
+            return self.codes(x, output, out, workspace);
+        }
         let epilogue = Epilogue {
             scale: &[],
             bias: self.bias.as_deref(),
@@ -322,6 +328,12 @@ impl PackedLinear {
             let expected = self.output_shape(x);
             return same_shape("output", expected.slice(), out.shape());
         }
+        // Rows of nothing, of which there may be any number, are not gone through.
+        let rows = if x.is_empty() && out.is_empty() {
+            0
+        } else {
+            rows
+        };
         let values = match x.as_slice() {
             Some(values) => Cow::Borrowed(values),
             None => Cow::Owned(x.iter().copied().collect()),
@@ -375,7 +387,7 @@ impl PackedLinear {
         x: &ArrayRef<A, D>,
     ) -> Result<Array<O, D>> {
         self.rows(x.shape())?;
-        Ok(Array::from_elem(self.output_shape(x), O::default()))
+        output_of(self.output_shape(x))
     }
 }
 

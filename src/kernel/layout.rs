@@ -23,13 +23,20 @@
 
 use std::ops::Range;
 
-use crate::{error::Result, groups::element_count};
+use crate::{
+    error::{Error, Result},
+    groups::element_count,
+};
 
 /// Codes along the depth in a block.
 pub(super) const BLOCK: usize = 32;
 
 /// Quads in a block.
 pub(super) const QUADS: usize = BLOCK / 4;
+
+/// Columns at most where there is no depth: memory bounds those of weights that have some, but nothing
+/// those of `[2^60, 0]`, and packing goes through them.
+const COLUMNS_OF_NOTHING: usize = 1 << 20;
 
 /// Some bits of every code of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +140,7 @@ pub(super) struct Stretch {
 impl Layout {
     /// # Errors
     /// [`Error::TooLarge`](crate::Error::TooLarge) if the codes, filled up to blocks, cannot be
-    /// addressed.
+    /// addressed, and for more than [`COLUMNS_OF_NOTHING`] without any.
     pub(super) fn new(columns: usize, depth: usize, group: usize, bits: u32) -> Result<Self> {
         let layout = Self {
             columns,
@@ -150,6 +157,12 @@ impl Layout {
             ],
         )?;
         element_count("packed weights", &[columns.saturating_add(64), padded])?;
+        if padded == 0 && columns > COLUMNS_OF_NOTHING {
+            return Err(Error::TooLarge {
+                what: "packed weights without inputs",
+                got: format!("{columns} columns"),
+            });
+        }
         Ok(layout)
     }
 
@@ -355,5 +368,6 @@ mod tests {
         assert_eq!(Layout::new(3, 0, 40, 4).unwrap().blocks(), 0);
         assert_eq!(Layout::new(3, 5, usize::MAX, 4).unwrap().group, 5);
         assert!(Layout::new(2, usize::MAX / 4, 1, 4).is_err());
+        assert!(Layout::new(usize::MAX / 64, 32, 32, 8).is_err());
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayRef, Ix2};
+use ndarray::{Array2, ArrayRef, Dim, Ix2};
 
 use super::{
     Activation,
     arch::Kernel,
-    checks::check_depth,
+    checks::{check_depth, output_of},
     dispatch::{Visit, with_kernel},
     input::Input,
     integer::Target,
@@ -34,7 +34,8 @@ use crate::{
 ///
 /// # Errors
 /// [`Error::ShapeMismatch`] if the depths differ or for another number of zero points;
-/// [`Error::DepthOverflow`] if a sum could exceed 32 bits.
+/// [`Error::DepthOverflow`] if a sum could exceed 32 bits; [`Error::TooLarge`] if no memory holds the
+/// output.
 ///
 /// ```
 /// use lowbit::matmul_integer;
@@ -75,6 +76,11 @@ pub fn matmul_integer<A: Activation + Code, B: Activation + Code>(
         }
     }
     check_depth(depth, reach(b_zero_point), reach(a_zero_point))?;
+    let mut out = output_of(Dim([rows, columns]))?;
+    // Without depth, rows and columns take no memory, and there may be any number of them.
+    if depth == 0 || out.is_empty() {
+        return Ok(out);
+    }
     let weights = with_kernel(
         Isa::selected()?,
         8,
@@ -84,7 +90,6 @@ pub fn matmul_integer<A: Activation + Code, B: Activation + Code>(
         },
     )?;
     let zero: Vec<i32> = a_zero_point.iter().map(|&zero| zero.into()).collect();
-    let mut out = Array2::zeros((rows, columns));
     let code_sums = weights.sums_of_codes();
     let a = a.as_standard_layout();
     let a = a.as_slice().unwrap_or_default();

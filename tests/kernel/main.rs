@@ -7,6 +7,7 @@
     reason = "helpers of tests, with small numbers"
 )]
 
+mod absurd;
 mod epilogues;
 mod float;
 mod hostile;
