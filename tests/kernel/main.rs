@@ -9,6 +9,7 @@
 
 mod absurd;
 mod epilogues;
+mod fixed_point;
 mod float;
 mod hostile;
 mod integer;
