@@ -257,6 +257,56 @@ mod tests {
     }
 
     #[test]
+    fn the_fastest_one_is_the_last_that_is_here() {
+        let fastest = Isa::ALL.into_iter().rfind(|isa| isa.is_available());
+        assert_eq!(Some(Isa::fastest()), fastest);
+        assert!(Isa::Portable.is_available());
+    }
+
+    /// An instruction set that is not seen would cost speed and no test: all of them go through
+    /// those that are available.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn what_the_processor_has_is_available() {
+        let avx2 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        let avx512 = avx2
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        for (isa, here) in [
+            (Isa::Avx2, avx2),
+            (Isa::AvxVnni, avx2 && is_x86_feature_detected!("avxvnni")),
+            (Isa::Avx512, avx512),
+            (
+                Isa::Avx512Vnni,
+                avx512 && is_x86_feature_detected!("avx512vnni"),
+            ),
+        ] {
+            assert_eq!(isa.is_available(), here, "{isa}");
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn plain_loops_are_compiled_for_what_is_selected() {
+        use x86::Widest;
+        let expected = match Isa::selected().unwrap() {
+            Isa::Portable => "Baseline",
+            Isa::Avx512 | Isa::Avx512Vnni => "Avx512",
+            _ => "Avx2",
+        };
+        let widest = match Widest::in_use() {
+            Widest::Baseline => "Baseline",
+            Widest::Avx2(_) => "Avx2",
+            Widest::Avx512(_) => "Avx512",
+        };
+        assert_eq!(widest, expected);
+    }
+
+    #[test]
     fn what_the_environment_demands_is_what_is_selected() {
         match std::env::var(VARIABLE) {
             Ok(name) if !name.is_empty() => {
