@@ -341,11 +341,16 @@ impl Zeros {
         let scheme = affine.scheme();
         let least = scheme.quant_min();
         let zero = |column, group| affine.zero_point()[parameter(column, group)];
+        // Columns that fill up a panel have the zero point from which codes reach least far, so that
+        // they never limit the depth.
+        let middle = 1 << (layout.bits - 1);
         match scheme.mapping() {
             Mapping::AsymmetricFloat => Self::Real(beside::<K, f32>(layout, 0.0, zero), least),
-            Mapping::Asymmetric => Self::Integer(beside::<K, u8>(layout, 0, |column, group| {
-                (zero(column, group) - least as f32) as u8
-            })),
+            Mapping::Asymmetric => {
+                Self::Integer(beside::<K, u8>(layout, middle, |column, group| {
+                    (zero(column, group) - least as f32) as u8
+                }))
+            }
             Mapping::Symmetric | Mapping::SymmetricHalfRange => {
                 Self::Same((scheme.middle() - least) as u8)
             }
