@@ -78,3 +78,33 @@ impl Activations {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheme::SchemeBuilder;
+
+    #[test]
+    fn the_reach_is_the_greatest_distance_that_a_code_may_have() {
+        let fixed = |builder: SchemeBuilder, zero: f32| {
+            let affine = Affine::per_tensor(builder.build().unwrap(), 1.0, zero).unwrap();
+            Activations::Static(affine).reach()
+        };
+        let dynamic =
+            |builder: SchemeBuilder| Activations::Dynamic(builder.build().unwrap()).reach();
+        let (signed, unsigned) = (|| Scheme::int(8), || Scheme::int(8).unsigned());
+        assert_eq!(fixed(signed(), 0.0), 128);
+        assert_eq!(fixed(signed().narrow_range(), 0.0), 127);
+        assert_eq!(fixed(signed().asymmetric(), -128.0), 255);
+        assert_eq!(fixed(signed().asymmetric(), 127.0), 255);
+        assert_eq!(fixed(signed().asymmetric(), 20.0), 148);
+        assert_eq!(fixed(unsigned().asymmetric(), 0.0), 255);
+        assert_eq!(fixed(unsigned().asymmetric(), 200.0), 200);
+        // At run time any zero point may be chosen, where there is a choice.
+        assert_eq!(dynamic(signed()), 128);
+        assert_eq!(dynamic(unsigned()), 128);
+        assert_eq!(dynamic(signed().asymmetric()), 255);
+        assert_eq!(dynamic(Scheme::int(4).unsigned().asymmetric()), 15);
+        assert_eq!(dynamic(Scheme::int(4)), 8);
+    }
+}

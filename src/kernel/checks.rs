@@ -57,3 +57,52 @@ pub(super) fn check_depth(depth: usize, weights: u32, activations: u32) -> Resul
         Err(Error::DepthOverflow { limit, got: depth })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheme::SchemeBuilder;
+
+    #[test]
+    fn a_code_beyond_either_end_is_refused_whatever_its_type_holds() {
+        let check = |codes: &[u8], builder: SchemeBuilder| {
+            check_codes(codes, &builder.build().unwrap()).is_ok()
+        };
+        let unsigned = || Scheme::int(4).unsigned();
+        assert!(check(&[0, 15], unsigned()) && !check(&[0, 16], unsigned()));
+        assert!(check(&[0, 255], Scheme::int(8).unsigned()));
+        let check = |codes: &[i8], builder: SchemeBuilder| {
+            check_codes(codes, &builder.build().unwrap()).is_ok()
+        };
+        let narrow = || Scheme::int(8).narrow_range();
+        assert!(check(&[-127, 127], narrow()) && !check(&[-128, 127], narrow()));
+        assert!(check(&[-128, 127], Scheme::int(8)));
+        assert!(check(&[-8, 7], Scheme::int(4)));
+        assert!(!check(&[-9], Scheme::int(4)) && !check(&[8], Scheme::int(4)));
+        let Error::InvalidCode { index, .. } =
+            check_codes(&[0_i8, 7, 8, 9], &Scheme::int(4).build().unwrap()).unwrap_err()
+        else {
+            panic!("another error");
+        };
+        assert_eq!(index, 2);
+    }
+
+    #[test]
+    fn the_depth_ends_where_a_sum_of_the_greatest_products_would_not_fit() {
+        for (weights, activations, limit) in [
+            (255, 255, 33_025),
+            (8, 128, 2_097_151),
+            (128, 8, 2_097_151),
+            (1, 255, 8_421_504),
+            (0, 255, 8_421_504),
+            (255, 0, 8_421_504),
+        ] {
+            assert!(check_depth(limit, weights, activations).is_ok());
+            let error = check_depth(limit + 1, weights, activations).unwrap_err();
+            let Error::DepthOverflow { limit: told, got } = error else {
+                panic!("{error}");
+            };
+            assert_eq!((told, got), (limit, limit + 1));
+        }
+    }
+}

@@ -431,3 +431,36 @@ fn pack_codes<K: Kernel>(
     });
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+    use crate::{
+        kernel::arch::portable::Portable,
+        scheme::{Scheme, SchemeBuilder},
+    };
+
+    fn pack(builder: SchemeBuilder, zero: &[f32]) -> Weights<Portable> {
+        let scheme = builder.build().unwrap();
+        let affine = Affine::new(scheme, &[zero.len()], vec![1.0; zero.len()], zero.to_vec());
+        let codes = Array2::from_elem((zero.len(), 4), scheme.quant_max());
+        let tensor = QTensor::from_codes(&codes, &affine.unwrap()).unwrap();
+        Weights::pack(Portable, &tensor).unwrap()
+    }
+
+    #[test]
+    fn the_reach_is_that_of_the_column_whose_codes_reach_farthest() {
+        let reach = |builder, zero: &[f32]| pack(builder, zero).reach();
+        assert_eq!(reach(Scheme::int(8).per_axis(0), &[0.0; 3]), Some(128));
+        let bits = |bits| Scheme::int(bits).asymmetric().per_axis(0);
+        assert_eq!(reach(bits(8), &[0.0, 20.0, -10.0]), Some(148));
+        assert_eq!(reach(bits(8), &[0.0, -100.0, 1.0]), Some(227));
+        assert_eq!(reach(bits(4), &[7.0]), Some(15));
+        assert_eq!(reach(bits(4), &[-8.0]), Some(15));
+        assert_eq!(reach(bits(1), &[0.0, -1.0]), Some(1));
+        let real = Scheme::int(4).asymmetric_float().per_axis(0);
+        assert_eq!(reach(real, &[0.5]), None);
+    }
+}
