@@ -37,6 +37,55 @@ fn float_requantization_is_quantizing_the_float_output() {
 }
 
 #[test]
+fn an_output_that_is_nan_is_named_by_the_first_place_in_the_array() {
+    // Two infinite inputs: their difference is no number, their sum is.
+    let (outputs, differs) = (70, [41, 43, 68]);
+    let weights = Array2::from_shape_fn((outputs, 2), |(o, i)| {
+        if i == 1 && differs.contains(&o) {
+            -1_i8
+        } else {
+            1
+        }
+    });
+    let affine = Affine::per_tensor(Scheme::int(8).build().unwrap(), 1.0, 0.0).unwrap();
+    let weights = QTensor::from_codes(&weights, &affine).unwrap();
+    let output = Requantization::float(Affine::per_tensor(unsigned(), 1.0, 0.0).unwrap()).unwrap();
+    for rows in [3, 7] {
+        let mut x = Array2::<f32>::ones((rows, 2));
+        x.row_mut(2).fill(f32::INFINITY);
+        for layer in layers(&weights, None) {
+            let error = layer.forward_requantized::<_, u8, _>(&x, &output);
+            let Err(Error::NonFinite { position, .. }) = error else {
+                panic!("{error:?}");
+            };
+            assert_eq!(position, [2, 41], "{}", layer.kernel());
+        }
+    }
+}
+
+#[test]
+fn no_bias_is_a_bias_of_zeros_to_the_bit() {
+    // A product that is too small for a float is 0, of the sign that 0 has after a bias of 0.
+    let affine = Affine::per_tensor(Scheme::int(8).build().unwrap(), 1e-30, 0.0).unwrap();
+    let weights = QTensor::from_codes(&Array2::from_elem((9, 3), -1_i8), &affine).unwrap();
+    let input = Affine::per_tensor(Scheme::int(8).build().unwrap(), 1e-30, 0.0).unwrap();
+    let bits = |layer: PackedLinear| {
+        let x = Array2::from_elem((2, 3), 1e-30_f32);
+        layer.forward(&x).unwrap().mapv(f32::to_bits)
+    };
+    for (none, zeros) in layers(&weights, None)
+        .into_iter()
+        .zip(layers(&weights, Some(&[0.0; 9])))
+    {
+        assert_eq!(
+            bits(quantized(&none, &input)),
+            bits(quantized(&zeros, &input))
+        );
+        assert_eq!(bits(none), bits(zeros));
+    }
+}
+
+#[test]
 fn fixed_point_requantization_is_its_definition() {
     let mut random = Random(22);
     let scheme = Scheme::int(8).per_axis(0).build().unwrap();
@@ -100,9 +149,32 @@ fn what_a_requantization_cannot_serve_is_refused() {
     let wrong = layer.forward_requantized::<_, i8, _>(&x, &fixed);
     assert!(matches!(wrong, Err(Error::CodeType { .. })));
     let bad = Affine::per_tensor(Scheme::int(16).build().unwrap(), 1.0, 0.0).unwrap();
-    assert!(
-        Requantization::float(bad.clone()).is_err() && Requantization::fixed_point(bad).is_err()
-    );
+    let rows = Scheme::int(8).per_row().build().unwrap();
+    let rows = Affine::symmetric(rows, &[1], vec![1.0]).unwrap();
+    let real = Scheme::int(8).asymmetric_float().build().unwrap();
+    let real = Affine::per_tensor(real, 1.0, 0.5).unwrap();
+    let small = Scheme::float(lowbit::FloatFormat::E4M3).build().unwrap();
+    let small = Affine::per_tensor(small, 1.0, 0.0).unwrap();
+    for bad in [bad, rows, real, small] {
+        assert!(Requantization::float(bad.clone()).is_err());
+        assert!(Requantization::fixed_point(bad).is_err());
+    }
+    // Exact sums need integers, of one scale an output.
+    let real = Scheme::int(8).asymmetric_float().build().unwrap();
+    let real = Affine::per_tensor(real, 1.0, 2.0).unwrap();
+    let real = QTensor::quantize(&Array2::<f32>::ones((2, 64)), &real).unwrap();
+    let real = PackedLinear::pack(&real, None).unwrap();
+    for layer in [
+        quantized(&real, &input),
+        quantized(&grouped, &input),
+        per_channel,
+    ] {
+        assert!(matches!(
+            layer.accumulate(&x),
+            Err(Error::Unsupported { .. })
+        ));
+    }
+    assert_eq!(layer.accumulate(&x).unwrap(), Array2::from_elem((1, 2), 64));
     // A multiplier of 2^40.
     let tiny = Affine::per_tensor(unsigned(), 2.0_f32.powi(-40), 0.0).unwrap();
     let tiny = Requantization::fixed_point(tiny).unwrap();
