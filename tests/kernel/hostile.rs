@@ -139,6 +139,22 @@ fn shapes_that_do_not_belong_together_are_refused() {
         matmul_integer(&a, &[0], &b, &[0]),
         Err(Error::ShapeMismatch { .. })
     ));
+    // Zero points at the far end, where no code is farther from them than 0.
+    for (za, zb) in [(0, 0), (255, 255), (0, 255), (255, 0)] {
+        let deep = lowbit::matmul_integer(
+            &Array2::<u8>::zeros((0, 33_026)),
+            &[za],
+            &Array2::<u8>::zeros((33_026, 0)),
+            &[zb],
+        );
+        assert!(matches!(
+            deep,
+            Err(Error::DepthOverflow {
+                limit: 33_025,
+                got: 33_026
+            })
+        ));
+    }
     let b = Array2::<i8>::ones((3, 5));
     assert!(matches!(
         matmul_integer(&a, &[], &b, &[0]),
@@ -156,6 +172,89 @@ fn shapes_that_do_not_belong_together_are_refused() {
         matmul_integer(&a, &[0], &b, &[0]),
         Err(Error::DepthOverflow { .. })
     ));
+}
+
+#[test]
+fn weights_that_no_kernel_takes_are_refused() {
+    let refused = |scheme: SchemeBuilder, code: i32| {
+        let scheme = scheme.build().unwrap();
+        let weights = affine(scheme, &[4, 6], &mut Random(3));
+        let weights = QTensor::from_codes(&Array2::from_elem((4, 6), code), &weights).unwrap();
+        matches!(
+            PackedLinear::pack(&weights, None),
+            Err(Error::Unsupported { .. })
+        )
+    };
+    // Scales that change from one input to the next, and codes of 16 bits.
+    let along = |axis| Granularity::PerGroupAlong { axis, size: 2 };
+    assert!(refused(Scheme::int(4).per_axis(1), 1));
+    assert!(refused(Scheme::int(4).granularity(along(0)), 1));
+    assert!(!refused(Scheme::int(4).granularity(along(1)), 1));
+    assert!(refused(Scheme::int(16), 1));
+    assert!(!refused(Scheme::int(8), 1));
+    // Small floats that are infinite or NaN, with either sign; the greatest finite ones are taken.
+    for (format, finite) in [(FloatFormat::E4M3, 0x7e), (FloatFormat::E5M2, 0x7b)] {
+        for sign in [0, 0x80] {
+            assert!(!refused(Scheme::float(format), finite | sign));
+            for special in finite + 1..0x80 {
+                assert!(refused(Scheme::float(format), special | sign), "{special}");
+            }
+        }
+    }
+    for code in 0..16 {
+        assert!(!refused(Scheme::float(FloatFormat::E2M1), code));
+    }
+}
+
+#[test]
+fn activations_that_no_kernel_takes_are_refused() {
+    let weights = |scheme: Scheme| {
+        let affine = Affine::symmetric(scheme, &[], vec![1.0]).unwrap();
+        let weights = QTensor::from_codes(&Array2::<i8>::ones((2, 3)), &affine).unwrap();
+        PackedLinear::pack(&weights, None).unwrap()
+    };
+    let refused = |layer: &PackedLinear, activations: Activations| {
+        let layer = layer.clone().with_activations(activations);
+        matches!(layer, Err(Error::Unsupported { .. }))
+    };
+    let integers = weights(Scheme::int(4).build().unwrap());
+    let floats = weights(Scheme::float(FloatFormat::E4M3).build().unwrap());
+    let of = |builder: SchemeBuilder| Activations::Dynamic(builder.build().unwrap());
+    assert!(!refused(&integers, of(Scheme::int(8))) && refused(&floats, of(Scheme::int(8))));
+    assert!(!refused(&integers, of(Scheme::int(8).per_row())));
+    assert!(refused(&integers, of(Scheme::int(8).per_axis(0))));
+    assert!(refused(&integers, of(Scheme::int(8).per_group(2))));
+    assert!(refused(&integers, of(Scheme::int(16))));
+    assert!(refused(&integers, of(Scheme::int(8).asymmetric_float())));
+    assert!(refused(&integers, of(Scheme::float(FloatFormat::E4M3))));
+    // Known parameters of one row are not those of another number of rows.
+    let scheme = Scheme::int(8).per_row().build().unwrap();
+    let row = Affine::symmetric(scheme, &[1], vec![1.0]).unwrap();
+    assert!(refused(&integers, Activations::Static(row)));
+}
+
+#[test]
+fn a_layer_says_what_it_is_packed_for_and_what_it_takes() {
+    let scheme = Scheme::int(4).asymmetric().per_group(32).build().unwrap();
+    let weights = affine(scheme, &[64, 96], &mut Random(4));
+    let weights = QTensor::from_codes(&Array2::<i8>::zeros((64, 96)), &weights).unwrap();
+    // Half a byte a code; a scale of 4 bytes and a zero point of 1 for each of three groups.
+    let packed = 64 * 96 / 2 + 64 * 3 * 5;
+    for &isa in lowbit::Isa::available() {
+        let layer = PackedLinear::pack_for(isa, &weights, None).unwrap();
+        assert_eq!((layer.isa(), layer.dim()), (isa, (64, 96)));
+        assert!(layer.kernel().starts_with(&isa.to_string()));
+        assert_eq!(layer.memory_bytes(), packed);
+        // A sum of codes for each group, and a scale for each output.
+        let quantized =
+            layer.with_activations(Activations::Dynamic(Scheme::int(8).build().unwrap()));
+        assert_eq!(
+            quantized.unwrap().memory_bytes(),
+            packed + 4 * (64 * 3 + 64)
+        );
+        let bias = PackedLinear::pack_for(isa, &weights, Some(&[0.0; 64])).unwrap();
+        assert_eq!(bias.memory_bytes(), packed + 4 * 64);
+    }
 }
 
 #[test]

@@ -119,6 +119,8 @@ fn a_clamp_limits_outputs_of_every_type_and_keeps_nan() {
         panic!("{error}");
     };
     assert_eq!(position, [4, 0]);
+    let constant = layer.clone().with_clamp(0.5, 0.5).unwrap();
+    assert_eq!(constant.forward(&x.row(0)).unwrap()[3], 0.5);
     for (min, max) in [(1.0, 0.0), (f32::NAN, 1.0), (0.0, f32::NAN)] {
         let refused = layer.clone().with_clamp(min, max);
         assert!(
@@ -172,6 +174,46 @@ fn the_place_of_a_bad_activation_is_that_in_the_array() {
                 panic!("{error}");
             };
             assert_eq!(position, [1, 0, 290]);
+        }
+    }
+}
+
+#[test]
+fn a_nan_under_known_parameters_is_named_where_infinities_saturate() {
+    let weights = tensor(Scheme::int(4).build().unwrap(), (5, 700), &mut Random(57));
+    let input = Affine::per_tensor(Scheme::int(8).build().unwrap(), 0.1, 0.0).unwrap();
+    for layer in layers(&weights, None) {
+        let activations = Activations::Static(input.clone());
+        let layer = layer.with_activations(activations).unwrap();
+        let mut x = Array3::<f32>::zeros((2, 3, 700));
+        x[[0, 1, 3]] = f32::INFINITY;
+        x[[1, 2, 5]] = f32::NEG_INFINITY;
+        let ends = x.mapv(|x| x.clamp(-12.8, 12.7));
+        assert_eq!(layer.forward(&x).unwrap(), layer.forward(&ends).unwrap());
+        x[[1, 2, 690]] = f32::NAN;
+        let error = layer.forward(&x).unwrap_err();
+        let Error::NonFinite { position, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(position, [1, 2, 690]);
+    }
+}
+
+#[test]
+fn a_row_whose_range_has_no_scale_is_named() {
+    let weights = tensor(Scheme::int(4).build().unwrap(), (5, 40), &mut Random(58));
+    let scheme = Scheme::int(8).scale_kind(lowbit::ScaleKind::F16);
+    for (scheme, named) in [(scheme.per_row(), 4), (scheme, 0)] {
+        let activations = Activations::Dynamic(scheme.build().unwrap());
+        for layer in layers(&weights, None) {
+            let layer = layer.with_activations(activations.clone()).unwrap();
+            let mut x = Array3::<f32>::ones((2, 3, 40));
+            x[[1, 1, 7]] = 1e30;
+            let error = layer.forward(&x).unwrap_err();
+            let Error::InvalidScale { index, .. } = error else {
+                panic!("{error}");
+            };
+            assert_eq!(index, named);
         }
     }
 }
