@@ -373,6 +373,27 @@ mod tests {
     }
 
     #[test]
+    fn magnitudes_are_counted_on_both_sides_of_zero_as_finely_as_is_allowed() {
+        // No magnitude lies on an edge, where the sides differ: bins hold their lower one.
+        let values: Vec<f32> = (0..500)
+            .map(|i| ((i * 7919 % 1000) as f32 - 433.0) * 0.01 + 0.003)
+            .collect();
+        let histogram = Histogram::of(&values, 256);
+        for limit in [1, 2, 3, 17, 64, 200, 256, 1000] {
+            let (magnitudes, width) = histogram.magnitudes(limit);
+            let bin = |x: f32, width: f64| (f64::from(x.abs()) / width) as usize;
+            let mut expected = vec![0_u64; magnitudes.len()];
+            for &x in &values {
+                expected[bin(x, width)] += 1;
+            }
+            assert_eq!(magnitudes, expected, "at most {limit}");
+            let last = values.iter().map(|&x| bin(x, width / 2.0)).max();
+            assert!(magnitudes.len() <= limit && width >= histogram.width());
+            assert!(width == histogram.width() || last >= Some(limit), "{limit}");
+        }
+    }
+
+    #[test]
     fn the_range_is_resolved_as_finely_as_half_the_limit() {
         let values: Vec<f32> = (0..10_000)
             .map(|i| (i as f32 * 0.37).sin() * 3.3 - 1.0)
