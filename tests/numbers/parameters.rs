@@ -38,7 +38,8 @@ fn scales_that_are_no_steps_are_refused_with_their_index() {
     };
     assert!(refused(ScaleKind::F16, 0.1));
     assert!(refused(ScaleKind::F16, 65_536.0));
-    assert!(refused(ScaleKind::F16, 3e-5)); // subnormal there
+    assert!(refused(ScaleKind::F16, 2_f32.powi(-15))); // subnormal there
+    assert!(!refused(ScaleKind::F16, 2_f32.powi(-14)));
     assert!(!refused(ScaleKind::F16, f16::MAX.to_f32()));
     assert!(refused(ScaleKind::PowerOfTwo, 3.0));
     assert!(!refused(ScaleKind::PowerOfTwo, 2_f32.powi(-126)));
