@@ -156,3 +156,33 @@ fn height(tiles: &[usize], rows: usize) -> usize {
         (greatest, _) => greatest.unwrap_or(1),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use crate::{Activations, Affine, Isa, PackedLinear, QTensor, Scheme, Workspace};
+
+    #[test]
+    fn sums_without_inputs_are_0_whatever_the_workspace_held() {
+        let affine = Affine::per_tensor(Scheme::int(8).build().unwrap(), 1.0, 0.0).unwrap();
+        for &isa in Isa::available() {
+            let mut workspace = Workspace::new();
+            for depth in [40, 0] {
+                let ones = Array2::<i8>::ones((16, depth));
+                let weights = QTensor::from_codes(&ones, &affine).unwrap();
+                let layer = PackedLinear::pack_for(isa, &weights, None)
+                    .unwrap()
+                    .with_activations(Activations::Static(affine.clone()))
+                    .unwrap();
+                let x = Array2::<i8>::ones((3, depth));
+                let mut sums = Array2::zeros((3, 16));
+                layer
+                    .accumulate_into(&x, &mut sums, &mut workspace)
+                    .unwrap();
+                let depth = i32::try_from(depth).unwrap();
+                assert_eq!(sums, Array2::from_elem((3, 16), depth), "{isa}");
+            }
+        }
+    }
+}
