@@ -28,13 +28,41 @@ fn power_of_two(exponent: i32) -> f32 {
 /// assert_eq!(minifloat::encode(1e9, FloatFormat::E4M3), 0x7e); // 448
 /// ```
 #[must_use]
+pub fn encode(value: f32, format: FloatFormat) -> u8 {
+    let (_, _, greatest) = layout(format);
+    encode_with(value, format, greatest)
+}
+
+/// [`encode`] without saturation, as C's conversions between floats and ONNX `QuantizeLinear` with
+/// `saturate` 0 have it: magnitudes that round to more than the greatest finite value, infinity
+/// included, become infinity in E5M2 and NaN in E4M3, with the sign of the value. E2M1, which has
+/// neither, saturates.
+///
+/// ```
+/// use lowbit::{FloatFormat, codes::minifloat};
+/// assert_eq!(minifloat::encode_unsaturated(-1e9, FloatFormat::E5M2), 0xfc); // minus infinity
+/// assert_eq!(minifloat::encode_unsaturated(464.0, FloatFormat::E4M3), 0x7e); // halfway: to 448
+/// assert_eq!(minifloat::encode_unsaturated(465.0, FloatFormat::E4M3), 0x7f); // NaN
+/// ```
+#[must_use]
+pub fn encode_unsaturated(value: f32, format: FloatFormat) -> u8 {
+    let (_, _, greatest) = layout(format);
+    match format {
+        FloatFormat::E4M3 | FloatFormat::E5M2 => encode_with(value, format, greatest + 1),
+        FloatFormat::E2M1 => encode_with(value, format, greatest),
+    }
+}
+
+/// The pattern of the nearest value among those up to the pattern `last`, which stands for all
+/// magnitudes beyond.
+#[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
-    reason = "exponents and patterns are bounded by the comparison with the greatest value"
+    reason = "exponents and patterns are bounded by the comparison with the limit"
 )]
-pub fn encode(value: f32, format: FloatFormat) -> u8 {
+fn encode_with(value: f32, format: FloatFormat, last: u8) -> u8 {
     let (bias, mantissa, greatest) = layout(format);
     let sign = u8::from(value.is_sign_negative()) << (format.bits() - 1);
     let magnitude = value.abs();
@@ -44,8 +72,15 @@ pub fn encode(value: f32, format: FloatFormat) -> u8 {
             FloatFormat::E4M3 | FloatFormat::E5M2 => 0x7f,
         };
     }
-    if magnitude >= format.max_value() {
-        return sign | greatest;
+    // Beyond this all round to the last pattern: the greatest value, or twice as much, where the
+    // pattern after it is certain.
+    let limit = if last > greatest {
+        2.0 * format.max_value()
+    } else {
+        format.max_value()
+    };
+    if magnitude >= limit {
+        return sign | last;
     }
     // The exponent of the binade, not below that of the subnormals.
     let exponent = ((magnitude.to_bits() >> 23) as i32 - 127).max(1 - bias);
@@ -53,7 +88,7 @@ pub fn encode(value: f32, format: FloatFormat) -> u8 {
     let units = (magnitude * power_of_two(mantissa - exponent)).round_ties_even();
     // A mantissa that rounds up to the next binade carries into the exponent by itself.
     let pattern = ((exponent + bias - 1) << mantissa) + units as i32;
-    sign | (pattern as u8).min(greatest)
+    sign | (pattern as u8).min(last)
 }
 
 /// The value of a bit pattern, exactly. E2M1 reads the low four bits.
@@ -160,6 +195,42 @@ mod tests {
                 assert_eq!(encode(-middle, format), even | sign);
             }
         }
+    }
+
+    #[test]
+    fn what_does_not_fit_overflows_without_saturation() {
+        for (format, last, beyond) in [
+            (FloatFormat::E4M3, 448.0_f32, 464.0_f32),
+            (FloatFormat::E5M2, 57_344.0, 61_440.0),
+        ] {
+            let (_, _, greatest) = layout(format);
+            // The middle between the greatest value and what would follow it: to even.
+            let tie = if greatest % 2 == 0 {
+                beyond
+            } else {
+                beyond.next_down()
+            };
+            for value in [last, last.next_up(), tie] {
+                assert_eq!(encode_unsaturated(value, format), greatest, "{value}");
+                assert_eq!(encode_unsaturated(-value, format), greatest | 0x80);
+            }
+            for value in [
+                tie.next_up(),
+                2.0 * last,
+                3.0 * last,
+                f32::MAX,
+                f32::INFINITY,
+            ] {
+                assert_eq!(encode_unsaturated(value, format), greatest + 1, "{value}");
+                assert_eq!(encode_unsaturated(-value, format), (greatest + 1) | 0x80);
+            }
+            for pattern in 0..greatest {
+                let value = decode(pattern, format).next_up();
+                assert_eq!(encode_unsaturated(value, format), encode(value, format));
+            }
+            assert!(decode(encode_unsaturated(f32::NAN, format), format).is_nan());
+        }
+        assert_eq!(encode_unsaturated(1e9, FloatFormat::E2M1), 0x07);
     }
 
     #[test]
