@@ -32,11 +32,38 @@ impl Parameter {
     ///
     /// # Errors
     /// [`Error::InvalidScale`] if the range is too wide for the storage type of scales.
-    #[expect(clippy::cast_precision_loss, reason = "codes have at most 16 bits")]
     pub fn from_range(scheme: &Scheme, range: Range) -> Result<Self> {
+        Self::from_range_with_least_scale(scheme, range, 0.0)
+    }
+
+    /// [`from_range`](Self::from_range) with a scale of at least `least_scale`, real units per step;
+    /// see [`Affine::from_ranges_with_least_scale`](crate::Affine::from_ranges_with_least_scale).
+    ///
+    /// # Errors
+    /// Those of [`from_range`](Self::from_range); [`Error::InvalidOption`] for a least scale that is
+    /// negative or not finite.
+    ///
+    /// ```
+    /// use lowbit::{Parameter, Range, Scheme};
+    /// let scheme = Scheme::int(8).asymmetric().build()?;
+    /// let parameter = Parameter::from_range_with_least_scale(&scheme, Range::new(-0.25, 1.0)?, 0.125)?;
+    /// assert_eq!((parameter.scale, parameter.zero_point), (0.125, -126.0));
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
+    #[expect(clippy::cast_precision_loss, reason = "codes have at most 16 bits")]
+    pub fn from_range_with_least_scale(
+        scheme: &Scheme,
+        range: Range,
+        least_scale: f32,
+    ) -> Result<Self> {
+        if !(least_scale >= 0.0 && least_scale.is_finite()) {
+            let expected = "a finite number of at least 0";
+            return Err(Error::option("least scale", expected, least_scale));
+        }
         let (low, high) = code_ends(scheme);
         let (min, max) = (range.min(), range.max());
         let middle = scheme.middle() as f32;
+        let store = |kind, scale: f32| store(kind, scale.max(least_scale));
         let symmetric = |codes: f32| Self {
             scale: store(scheme.scale_kind(), step(range.magnitude(), codes)),
             zero_point: middle,

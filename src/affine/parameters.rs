@@ -131,10 +131,36 @@ impl Affine {
     /// # Errors
     /// [`Error::InvalidScale`] if a range is too wide for the storage type of scales.
     pub fn from_ranges(scheme: &Scheme, ranges: &Ranges) -> Result<Self> {
+        Self::from_ranges_with_least_scale(scheme, ranges, 0.0)
+    }
+
+    /// [`from_ranges`](Self::from_ranges) with scales of at least `least_scale`, real units per
+    /// step: torch.ao's `eps`, which its observers set to 2⁻²³. A range that is narrower, of zero
+    /// width too, gets that scale and the zero point that belongs to it.
+    ///
+    /// # Errors
+    /// Those of [`from_ranges`](Self::from_ranges); [`Error::InvalidOption`] for a least scale that
+    /// is negative or not finite.
+    ///
+    /// ```
+    /// use lowbit::{Affine, Range, Ranges, Scheme};
+    ///
+    /// let scheme = Scheme::int(8).unsigned().asymmetric().build()?;
+    /// let nothing = Ranges::per_tensor(Range::new(0.0, 0.0)?);
+    /// let affine = Affine::from_ranges_with_least_scale(&scheme, &nothing, f32::EPSILON)?;
+    /// assert_eq!(affine.scale(), [f32::EPSILON]);
+    /// # Ok::<(), lowbit::Error>(())
+    /// ```
+    pub fn from_ranges_with_least_scale(
+        scheme: &Scheme,
+        ranges: &Ranges,
+        least_scale: f32,
+    ) -> Result<Self> {
         let mut scale = Vec::with_capacity(ranges.as_slice().len());
         let mut zero_point = Vec::with_capacity(ranges.as_slice().len());
         for (index, &range) in ranges.as_slice().iter().enumerate() {
-            let parameter = Parameter::from_range(scheme, range).map_err(|error| match error {
+            let parameter = Parameter::from_range_with_least_scale(scheme, range, least_scale);
+            let parameter = parameter.map_err(|error| match error {
                 Error::InvalidScale { expected, got, .. } => Error::InvalidScale {
                     index,
                     expected,

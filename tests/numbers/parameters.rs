@@ -273,3 +273,43 @@ fn a_tensor_of_nothing_with_an_absurd_number_of_channels_is_refused() {
     assert!(Ranges::of(&x, Granularity::PerTensor).is_ok());
     assert!(Ranges::of(&x, Granularity::PerAxis(1)).is_ok());
 }
+
+#[test]
+fn no_scale_is_below_the_least_one_that_is_asked_for() {
+    let of = |builder: lowbit::SchemeBuilder, min: f32, max: f32, least: f32| {
+        let range = Range::new(min, max).unwrap();
+        Parameter::from_range_with_least_scale(&builder.build().unwrap(), range, least)
+    };
+    let least = f32::EPSILON;
+    let int8 = Scheme::int(8);
+    for builder in [
+        int8,
+        int8.mapping(Mapping::SymmetricHalfRange),
+        int8.asymmetric(),
+        int8.unsigned().asymmetric(),
+        int8.asymmetric_float(),
+        Scheme::float(FloatFormat::E4M3),
+    ] {
+        for (min, max) in [(0.0, 0.0), (-1e-12, 1e-9), (-1e-6, -1e-7), (1e-40, 1e-40)] {
+            let narrow = of(builder, min, max, least).unwrap();
+            assert_eq!(narrow.scale, least, "{min} {max}");
+        }
+        // No difference where ranges are wide enough, and none at 0.
+        for (min, max) in [(-1.0, 2.0), (0.0, 0.5), (-3.0, -1.0)] {
+            let plain = of(builder, min, max, 0.0).unwrap();
+            assert_eq!(of(builder, min, max, least).unwrap(), plain);
+            let scheme = builder.build().unwrap();
+            let range = Range::new(min, max).unwrap();
+            assert_eq!(Parameter::from_range(&scheme, range).unwrap(), plain);
+        }
+        for bad in [-1.0, f32::NAN, f32::INFINITY] {
+            assert!(matches!(
+                of(builder, -1.0, 1.0, bad),
+                Err(Error::InvalidOption { .. })
+            ));
+        }
+    }
+    // The zero point is that of the scale there is: −10 steps of 2⁻²³.
+    let narrow = of(int8.asymmetric(), -10.0 * least, 10.0 * least, least).unwrap();
+    assert_eq!(narrow.zero_point, -118.0);
+}
