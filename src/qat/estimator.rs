@@ -40,6 +40,8 @@ pub struct Point {
     /// Whether nothing was clamped: `qmin <= round(x / scale) + zero_point <= qmax`; for small
     /// floats `least <= position <= greatest`. False for NaN.
     pub inside: bool,
+    /// Whether codes are integers, with an integer zero point.
+    pub integers: bool,
 }
 
 impl Point {

@@ -27,6 +27,7 @@ pub(super) fn integer(x: f32, scale: f32, zero: f32, quant_min: f32, quant_max: 
         least,
         greatest,
         inside: rounded == level,
+        integers: true,
     }
 }
 
@@ -45,6 +46,7 @@ pub(super) fn float_zero(x: f32, scale: f32, zero: f32, quant_min: f32, quant_ma
         least: quant_min - zero,
         greatest: quant_max - zero,
         inside: rounded == code,
+        integers: false,
     }
 }
 
@@ -63,5 +65,6 @@ pub(super) fn float(x: f32, scale: f32, zero: f32, format: FloatFormat) -> Point
         least: -greatest,
         greatest,
         inside: position.abs() <= greatest,
+        integers: false,
     }
 }

@@ -18,6 +18,9 @@ use crate::{
 /// - The backward pass per tensor rounds the zero point in another way than the forward pass: by
 ///   `trunc(zero_point + 0.5)`, which is one more for every negative integer. Per channel, both are
 ///   the same. Halves apart, where torch rounds the latent zero point up.
+/// - The backward pass multiplies by the reciprocal of the scale and rounds after adding the zero
+///   point, where the forward pass rounds before: an input halfway between two codes may count as
+///   the other one.
 /// - Scale and zero-point gradients are sums in f32, in the order of torch's AVX2 kernels where the
 ///   elements that share a parameter lie side by side. Where large terms cancel, that order shows in
 ///   the fifth digit.
@@ -26,8 +29,8 @@ use crate::{
 /// where scales are per channel; [`Lsq`](super::Lsq) has the factor of the paper, one zero point for
 /// both passes, and sums in f64.
 ///
-/// One difference stays: torch multiplies by the reciprocal of the scale, so that a few inputs
-/// halfway between two codes get the other one.
+/// One difference stays: torch multiplies by the reciprocal of the scale in the forward pass too, so
+/// that a few inputs beside the middle between two codes get the other one.
 ///
 /// ```
 /// use lowbit::{Affine, FakeQuantExt, Scheme};
@@ -87,25 +90,44 @@ impl TorchLearnable {
             Err(Error::option("grad_factor", "a finite number", grad_factor))
         }
     }
+
+    /// The output in steps as torch's backward pass has it, and whether nothing was clamped: the
+    /// position by the reciprocal, rounded together with the zero point, so that halves go to an even
+    /// code and not to an even distance from the zero point.
+    #[inline(always)]
+    fn level(&self, at: &Point, inverse: f32) -> (f32, bool) {
+        let zero = at.zero_point + if at.zero_point < 0.0 { self.shift } else { 0.0 };
+        let (least, greatest) = (at.least + at.zero_point, at.greatest + at.zero_point);
+        let (code, _) = limit(at.x * inverse + zero, least - 1.0, greatest + 1.0).round_small();
+        let clamped = limit(code, least, greatest);
+        // NaN, whose code is outside, stays NaN.
+        let level = if at.level.is_nan() {
+            at.level
+        } else {
+            clamped - zero
+        };
+        (level, code == clamped)
+    }
 }
 
 impl StraightThroughEstimator for TorchLearnable {
     #[inline(always)]
     fn partials(&self, at: &Point, gradient: f32) -> Partials {
-        let shift = if at.zero_point < 0.0 { self.shift } else { 0.0 };
-        let (least, greatest) = (at.least - shift, at.greatest - shift);
-        let (rounded, _) = limit(at.position, least - 1.0, greatest + 1.0).round_small();
-        let clamped = limit(rounded, least, greatest);
-        let (level, inside) = if shift == 0.0 || at.level.is_nan() {
-            (at.level, at.inside)
+        let inverse = 1.0 / at.scale;
+        let (level, inside) = if at.integers {
+            self.level(at, inverse)
         } else {
-            (clamped, rounded == clamped)
+            (at.level, at.inside)
         };
         // torch's arithmetic: the difference in real units, then times the reciprocal.
-        let residual = (level * at.scale - at.x) * (1.0 / at.scale);
+        let to_scale = if inside {
+            gradient * (level * at.scale - at.x) * inverse
+        } else {
+            gradient * level
+        };
         Partials {
             input: if inside { gradient } else { 0.0 },
-            scale: gradient * if inside { residual } else { level } * self.grad_factor,
+            scale: to_scale * self.grad_factor,
             zero_point: if inside { 0.0 } else { -gradient } * at.scale * self.grad_factor,
         }
     }

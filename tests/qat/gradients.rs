@@ -76,6 +76,8 @@ impl Surrogate {
                 let (low, high) = (scheme.quant_min() as f32, scheme.quant_max() as f32);
                 let rounded = if mapping == Mapping::AsymmetricFloat {
                     (position + zero).round_ties_even()
+                } else if estimator == "torch" {
+                    (x * (1.0 / scale) + zero).round_ties_even()
                 } else {
                     position.round_ties_even() + zero
                 };
@@ -314,6 +316,26 @@ fn torch_per_tensor_shifts_negative_zero_points_in_the_backward_pass() {
         [0.0, 1.0]
     );
     assert!(TorchLearnable::per_tensor(f32::NAN).is_err());
+}
+
+#[test]
+fn torch_rounds_halves_to_even_codes_in_the_backward_pass() {
+    // 0.5 lies between the codes 1 and 2, so between 0 and 1 steps from the zero point
+    let scheme = Scheme::int(4).asymmetric().build().unwrap();
+    let affine = Affine::per_tensor(scheme, 1.0, 1.0).unwrap();
+    let (x, one) = (ndarray::array![0.5_f32], ndarray::array![1.0_f32]);
+    let fake = AffineFakeQuant::new(affine.clone(), TorchLearnable::per_channel(1.0).unwrap());
+    assert_eq!(fake.forward(&x).unwrap()[0], 0.0);
+    assert_eq!(fake.backward(&x, &one).unwrap().scale, [0.5]);
+    let as_forward = AffineFakeQuant::new(affine, Clipped);
+    assert_eq!(as_forward.backward(&x, &one).unwrap().scale, [-0.5]);
+    // Between the codes 7 and 8, which is even and clamped; between 6 and 7.
+    for (zero, x, input) in [(0.0, 7.5_f32, 0.0), (1.0, 6.5, 0.0), (1.0, 5.5, 1.0)] {
+        let affine = Affine::per_tensor(scheme, 1.0, zero).unwrap();
+        let fake = AffineFakeQuant::new(affine, TorchLearnable::per_channel(1.0).unwrap());
+        let gradients = fake.backward(&ndarray::array![x], &one).unwrap();
+        assert_eq!(gradients.input[0], input, "{zero} {x}");
+    }
 }
 
 #[test]
