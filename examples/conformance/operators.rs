@@ -1,5 +1,6 @@
 //! Each operator as public calls of `lowbit`.
 
+mod broadcast;
 mod fake_quantize;
 #[cfg(feature = "gguf")]
 mod gguf;

@@ -1,7 +1,7 @@
 //! ONNX QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear.
 
 use half::{bf16, f16};
-use lowbit::{Affine, Code, Element, Granularity, Scheme, codes::minifloat};
+use lowbit::{Affine, Code, Element, FloatFormat, Format, Granularity, Scheme, codes::minifloat};
 use ndarray::{ArrayD, arr1};
 
 use super::{Outputs, granularity_of, scheme_of, words};
@@ -13,16 +13,18 @@ fn parameters(case: &Case, axes: usize, logical: &str) -> Result<Affine, String>
     let granularity = granularity_of(case, axes, scale.to_f32().len())?;
     let builder = scheme_of(logical)?.granularity(granularity);
     let scheme = builder.build().map_err(words)?;
-    let zero_point = match case.optional("zero_point") {
-        None => vec![0.0; scale.to_f32().len()],
-        Some(zero_point) => match (zero_point, scheme.format()) {
-            // Small floats are stored as their codes.
-            (Data::U8(codes), lowbit::Format::Float(float)) => codes
-                .iter()
-                .map(|&code| minifloat::decode(code, float))
-                .collect(),
-            _ => zero_point.to_vec_f32(),
-        },
+    let nothing = |zero: f32| vec![zero; scale.to_f32().len()];
+    let zero_point = match (case.optional("zero_point"), scheme.format()) {
+        // Only the zero point of 4-bit floats is added; adding −0 leaves the sign of −0.
+        (None, Format::Float(_))
+        | (Some(_), Format::Float(FloatFormat::E4M3 | FloatFormat::E5M2)) => nothing(-0.0),
+        // Small floats are stored as their codes.
+        (Some(Data::U8(codes)), Format::Float(float)) => codes
+            .iter()
+            .map(|&code| minifloat::decode(code, float))
+            .collect(),
+        (Some(zero_point), _) => zero_point.to_vec_f32(),
+        (None, _) => nothing(0.0),
     };
     let shape = match granularity {
         Granularity::PerTensor => &[],
@@ -41,11 +43,27 @@ fn codes_of<A: Element>(x: &ArrayD<A>, affine: &Affine, expected: &Data) -> Resu
     })
 }
 
+/// The codes of small floats where what does not fit overflows (`saturate` is 0).
+fn unsaturated(x: &Data, affine: &Affine, format: FloatFormat) -> Result<ArrayD<u8>, String> {
+    let groups = affine.groups(x.shape()).map_err(words)?;
+    let x = x.to_f32();
+    let codes = x.iter().enumerate().map(|(element, x)| {
+        let parameter = groups.parameter_of(element);
+        let position = x / affine.scale()[parameter] + affine.zero_point()[parameter];
+        minifloat::encode_unsaturated(position, format)
+    });
+    ArrayD::from_shape_vec(x.raw_dim(), codes.collect()).map_err(|error| error.to_string())
+}
+
 pub(super) fn quantize(case: &Case) -> Result<Outputs, String> {
     let x = case.tensor("x")?;
     let logical = case.logical_type("expected.y").ok_or("no type of y")?;
     let affine = parameters(case, x.shape().len(), logical)?;
     let expected = case.tensor("expected.y")?;
+    if let (Some(0), Format::Float(format)) = (case.integer("saturate")?, affine.scheme().format())
+    {
+        return Ok(vec![("y", Data::U8(unsaturated(x, &affine, format)?))]);
+    }
     let y = match x {
         Data::F32(x) => codes_of(x, &affine, expected)?,
         Data::F64(x) => codes_of(x, &affine, expected)?,

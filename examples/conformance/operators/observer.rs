@@ -44,7 +44,9 @@ pub(super) fn observe(case: &Case) -> Result<Outputs, String> {
     let scheme = scheme.mapping(mapping).granularity(granularity);
     let scheme = scheme.build().map_err(words)?;
     let ranges = ranges(&FullRange, &*observer, &scheme).map_err(words)?;
-    let affine = Affine::from_ranges(&scheme, &ranges).map_err(words)?;
+    // torch.ao's eps, 2⁻²³.
+    let affine = Affine::from_ranges_with_least_scale(&scheme, &ranges, f32::EPSILON);
+    let affine = affine.map_err(words)?;
     let ends = |end: fn(lowbit::Range) -> f32| -> ArrayD<f32> {
         let seen = |parameter| observer.statistics(parameter).map(|s| end(s.range()));
         (0..affine.scale().len())
