@@ -130,6 +130,27 @@ fn sizes_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn query_rows_that_are_not_there_are_no_work_and_no_panic() {
+    let of = |heads: u32, extents: &[u64], data: &[f32]| {
+        let mut file = model();
+        let name = "blk.0.attn_q.weight";
+        file.tensors.retain(|tensor| tensor.name != name);
+        for key in ["embedding_length", "attention.head_count"] {
+            let key = format!("llama.{key}");
+            file.metadata.retain(|(name, ..)| *name != key);
+            file = file.with_u32(&key, heads);
+        }
+        let file = file
+            .with_u32("llama.attention.key_length", 2)
+            .with_tensor(tensor(name, extents, 0, floats(data)));
+        open(&file).tensor(name)
+    };
+    assert_eq!(of((1 << 31) - 2, &[4, 0], &[]).unwrap().shape(), [0, 4]);
+    let error = of(4, &[], &[1.0]).unwrap_err();
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+}
+
+#[test]
 fn tensors_have_hugging_faces_names_and_rows() {
     let model = open(&model());
     assert_eq!(

@@ -182,18 +182,21 @@ impl Checkpoint for GgufCheckpoint {
 /// Undoes the converter's permutation: within each head, rows `2j` and `2j + 1` become rows `j` and
 /// `j + head_dim / 2`.
 fn unpermute(tensor: &ArrayD<f32>, heads: usize) -> Result<ArrayD<f32>> {
-    let rows = tensor.shape().first().copied().unwrap_or(0);
-    if !rows.is_multiple_of(2 * heads) {
+    // No axes have no rows; and no rows are left as they are, however many heads are claimed.
+    let rows = tensor.shape().first().copied();
+    let Some(rows) = rows.filter(|rows| rows.is_multiple_of(2 * heads)) else {
         return Err(Error::Mismatch {
             what: "query or key rows",
             expected: format!("a multiple of twice the {heads} heads"),
             got: format!("shape {:?}", tensor.shape()),
         });
-    }
-    let half = rows / heads / 2;
-    let order: Vec<usize> = (0..heads)
-        .flat_map(|head| (0..2).flat_map(move |part| (0..half).map(move |j| (head, part, j))))
-        .map(|(head, part, j)| 2 * (head * half + j) + part)
+    };
+    let size = rows / heads;
+    let order: Vec<usize> = (0..rows)
+        .map(|row| {
+            let (head, part, j) = (row / size, row % size / (size / 2), row % (size / 2));
+            2 * (head * (size / 2) + j) + part
+        })
         .collect();
     Ok(tensor.select(Axis(0), &order))
 }
@@ -242,5 +245,12 @@ mod tests {
         assert_ne!(permuted, original);
         assert_eq!(unpermute(&permuted, heads).unwrap(), original);
         assert!(unpermute(&permuted, 5).is_err());
+    }
+
+    #[test]
+    fn tensors_without_rows_are_done_at_once() {
+        let none = ArrayD::zeros(vec![0, 4]);
+        assert_eq!(unpermute(&none, (1 << 31) - 1).unwrap(), none);
+        assert!(unpermute(&ArrayD::zeros(vec![]), 4).is_err());
     }
 }
