@@ -311,6 +311,8 @@ fn a_layout_is_read_from_the_configuration() {
         r#"{"quant_method": "gptq"}"#,
         r#"{"quant_method": "gptq", "bits": 5, "group_size": 32}"#,
         r#"{"quant_method": "gptq", "bits": 4, "group_size": 0}"#,
+        r#"{"quant_method": "gptq", "bits": 4, "group_size": -2}"#,
+        r#"{"quant_method": "awq", "bits": 4, "group_size": -0.5}"#,
         r#"{"quant_method": "gptq", "bits": 4, "group_size": 32, "checkpoint_format": "marlin"}"#,
         r#"{"quant_method": "awq", "bits": 3, "group_size": 32}"#,
         r#"{"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemv"}"#,

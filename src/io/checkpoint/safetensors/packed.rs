@@ -66,11 +66,14 @@ impl PackedLayout {
                 .and_then(|bits| u32::try_from(bits).ok());
             bits.ok_or_else(|| selection.refused(&path, "a number of bits"))
         };
-        // −1 is one group of all, and 0 is refused by the layouts.
+        // 0 is refused by the layouts.
         let group_size = |path: &str| -> Result<Option<usize>> {
             let path = format!("quantization_config.{path}");
             match selection.number(&path)? {
-                Some(size) if size < 0.0 => Ok(None),
+                Some(-1.0) => Ok(None),
+                Some(size) if size < 0.0 => {
+                    Err(selection.refused(&path, "a size, or -1 for one group of all"))
+                }
                 _ => match selection.integer(&path)? {
                     None => Ok(None),
                     Some(size) => match usize::try_from(size) {
