@@ -96,8 +96,11 @@ pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn Checkpoint>> {
     };
     if !std::fs::metadata(path).map_err(io)?.is_dir() {
         let source = Source::open(path)?;
+        // A file that is too short for it is refused by its reader.
         let mut magic = [0; 4];
-        source.read(0, &mut magic)?;
+        if source.len() >= 4 {
+            source.read(0, &mut magic)?;
+        }
         return if &magic == b"GGUF" {
             open_gguf(path)
         } else {

@@ -162,13 +162,13 @@ fn a_path_without_a_model_is_refused() {
         Err(Error::Io { .. })
     ));
     directory
+        .write("empty", "")
         .write("short", "ab")
         .write("text", "not a model, but a text");
-    assert!(io::open(directory.0.join("short")).is_err());
-    assert!(matches!(
-        io::open(directory.0.join("text")),
-        Err(Error::Format { .. })
-    ));
+    for file in ["empty", "short", "text"] {
+        let error = io::open(directory.0.join(file)).unwrap_err();
+        assert!(matches!(error, Error::Format { .. }), "{file}: {error}");
+    }
 }
 
 #[test]
