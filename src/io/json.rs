@@ -6,6 +6,8 @@ use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
 
+use serde_json::error::Category;
+
 use super::source::quoted;
 use crate::error::{Error, Result};
 
@@ -155,7 +157,11 @@ pub(super) fn syntax(bytes: &[u8], what: &str, start: u64, error: &serde_json::E
         .sum();
     Error::Format {
         what: what.into(),
-        expected: "well-formed JSON".into(),
+        expected: match error.classify() {
+            Category::Data => "JSON of what the format allows",
+            Category::Io | Category::Syntax | Category::Eof => "well-formed JSON",
+        }
+        .into(),
         got: error.to_string(),
         offset: Some(start + (before + error.column().saturating_sub(1)) as u64),
     }

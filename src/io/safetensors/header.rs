@@ -214,12 +214,13 @@ seed!(Tensors<'_>, (), deserialize_any, "an object of tensors", {
             let Fields {
                 kind: Some(kind),
                 shape: Some(shape),
-                place: Some([start, end]),
+                place: Some([from, end]),
             } = entries.next_value_seed(Fields::default())?
             else {
-                return Err(A::Error::custom(
-                    "a tensor has dtype, shape and data_offsets",
-                ));
+                return Err(A::Error::custom(format_args!(
+                    "tensor {} without all of dtype, shape and data_offsets",
+                    quoted(&name)
+                )));
             };
             let bits = element_count("tensor", &shape)
                 .ok()
@@ -227,9 +228,9 @@ seed!(Tensors<'_>, (), deserialize_any, "an object of tensors", {
                 .filter(|bits| bits.is_multiple_of(8));
             let bytes = bits.map(|bits| bits / 8);
             let place = end
-                .checked_sub(start)
+                .checked_sub(from)
                 .and_then(|bytes| usize::try_from(bytes).ok());
-            let start = self.data.checked_add(start);
+            let start = self.data.checked_add(from);
             match (bytes, place, start) {
                 (Some(bytes), Some(place), Some(start)) if bytes == place => {
                     self.tensors.push(Description {
@@ -242,9 +243,10 @@ seed!(Tensors<'_>, (), deserialize_any, "an object of tensors", {
                 }
                 _ => {
                     let name = quoted(&name);
+                    let takes = bits.map_or("uncountable".into(), |bits| (bits / 8).to_string());
                     return Err(A::Error::custom(format_args!(
-                        "tensor {name}: {kind} of shape {shape:?} does not take what data_offsets \
-                         leaves"
+                        "data_offsets [{from}, {end}] for the {takes} bytes of tensor {name}, \
+                         {kind} of shape {shape:?}"
                     )));
                 }
             }
