@@ -49,6 +49,22 @@ pub const LAYERS: [&str; 7] = [
     "mlp.down_proj",
 ];
 
+/// The shapes of [`LAYERS`], `[out, in]`.
+pub(super) fn shapes(config: &LlamaConfig) -> [[usize; 2]; LAYERS.len()] {
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let queries = config.num_attention_heads * config.head_dim;
+    let keys = config.num_key_value_heads * config.head_dim;
+    [
+        [queries, hidden],
+        [keys, hidden],
+        [keys, hidden],
+        [hidden, queries],
+        [inner, hidden],
+        [inner, hidden],
+        [hidden, inner],
+    ]
+}
+
 impl QuantizableBlock for Block {
     fn stages(&self) -> Vec<Vec<SharedInput>> {
         let input = |name: &str, layers: &[&str]| {
@@ -116,14 +132,17 @@ impl Block {
         frequencies: &Arc<[f32]>,
     ) -> Result<Self> {
         let prefix = format!("model.layers.{index}");
-        let norm = |name: &str| numbers(file, &format!("{prefix}.{name}.weight"));
+        let norm = |name: &str| {
+            let name = format!("{prefix}.{name}.weight");
+            numbers(file, &name, config.hidden_size)
+        };
         let mut layers = BTreeMap::new();
-        for layer in LAYERS {
+        for (layer, shape) in LAYERS.into_iter().zip(shapes(config)) {
             let name = format!("{prefix}.{layer}");
             let bias = format!("{name}.bias");
-            let weights = Arc::new(matrix(file, &format!("{name}.weight"))?);
+            let weights = Arc::new(matrix(file, &format!("{name}.weight"), shape)?);
             let bias = match file.contains(&bias) {
-                true => Some(numbers(file, &bias)?),
+                true => Some(numbers(file, &bias, shape[0])?),
                 false => None,
             };
             layers.insert(name, Linear::Float { weights, bias });

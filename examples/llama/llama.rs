@@ -38,17 +38,22 @@ pub struct Llama {
 impl Llama {
     pub fn read(file: &dyn Checkpoint) -> Result<Self> {
         let config = Arc::new(file.config()?);
+        let words = [config.vocab_size, config.hidden_size];
+        // Sizes are only claimed until a tensor has them.
+        let embedding = matrix(file, "model.embed_tokens.weight", words)?;
+        let first = "model.layers.0.self_attn.q_proj.weight";
+        check_shape(file, first, &block::shapes(&config)[0])?;
         let frequencies: Arc<[f32]> = frequencies(&config, file)?.into();
         let block = |index: usize| Block::read(file, index, &config, &frequencies);
         Ok(Self {
-            embedding: matrix(file, "model.embed_tokens.weight")?,
+            embedding,
             blocks: (0..config.num_hidden_layers)
                 .map(block)
                 .collect::<Result<_>>()?,
-            norm: numbers(file, "model.norm.weight")?,
+            norm: numbers(file, "model.norm.weight", config.hidden_size)?,
             head: match config.tie_word_embeddings {
                 true => None,
-                false => Some(matrix(file, "lm_head.weight")?),
+                false => Some(matrix(file, "lm_head.weight", words)?),
             },
             epsilon: config.rms_norm_eps,
         })
@@ -170,7 +175,7 @@ fn frequencies(config: &LlamaConfig, file: &dyn Checkpoint) -> Result<Vec<f32>> 
         None => {}
         Some(RopeScaling::Linear { factor }) => frequencies.iter_mut().for_each(|f| *f /= factor),
         Some(RopeScaling::Tensor) => {
-            let factors = numbers(file, "rope_freqs.weight")?;
+            let factors = numbers(file, "rope_freqs.weight", half)?;
             frequencies
                 .iter_mut()
                 .zip(&factors)
@@ -191,12 +196,24 @@ fn frequencies(config: &LlamaConfig, file: &dyn Checkpoint) -> Result<Vec<f32>> 
     Ok(frequencies)
 }
 
-fn matrix(file: &dyn Checkpoint, name: &str) -> Result<Array2<f32>> {
+fn matrix(file: &dyn Checkpoint, name: &str, shape: [usize; 2]) -> Result<Array2<f32>> {
+    check_shape(file, name, &shape)?;
     let tensor = file.tensor(name)?;
     tensor.into_dimensionality::<Ix2>().map_err(Error::other)
 }
 
-fn numbers(file: &dyn Checkpoint, name: &str) -> Result<Array1<f32>> {
+fn numbers(file: &dyn Checkpoint, name: &str, len: usize) -> Result<Array1<f32>> {
+    check_shape(file, name, &[len])?;
     let tensor = file.tensor(name)?;
     tensor.into_dimensionality::<Ix1>().map_err(Error::other)
+}
+
+fn check_shape(file: &dyn Checkpoint, name: &str, expected: &[usize]) -> Result<()> {
+    let got = file.shape(name)?;
+    if got == expected {
+        return Ok(());
+    }
+    Err(Error::other(format!(
+        "shape of {name}: expected {expected:?} by the model's configuration, got {got:?}"
+    )))
 }

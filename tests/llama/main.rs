@@ -25,7 +25,7 @@ use llama::{
 use lowbit::Result;
 use ndarray::Array2;
 use oracle::Oracle;
-use support::{Shape, tiny};
+use support::{Shape, claimed, tiny};
 
 /// Head sizes below, at and above the eight that loops take at once, with and without biases.
 const SHAPES: [Shape; 3] = [
@@ -74,6 +74,33 @@ fn the_forward_pass_is_that_of_the_formulas() {
                 .0;
         }
         assert_eq!(model.logits(&x), logits);
+    }
+}
+
+#[test]
+fn a_model_of_other_sizes_than_its_configuration_is_refused_before_it_runs() {
+    let [shape, ..] = SHAPES;
+    assert!(claimed(shape, shape).is_ok());
+    let claims = [
+        Shape { heads: 6, ..shape },
+        Shape {
+            key_heads: 4,
+            ..shape
+        },
+        Shape { head: 16, ..shape },
+        Shape {
+            head: (1 << 31) - 2,
+            ..shape
+        },
+        Shape {
+            hidden: 20,
+            ..shape
+        },
+        Shape { inner: 24, ..shape },
+    ];
+    for claim in claims {
+        let error = claimed(shape, claim).unwrap_err().to_string();
+        assert!(error.starts_with("shape of model."), "{claim:?}: {error}");
     }
 }
 

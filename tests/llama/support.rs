@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, collections::BTreeMap};
 
-use lowbit::io;
+use lowbit::{Result, io};
 use ndarray::{Array1, Array2, ArrayD};
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -27,6 +27,16 @@ pub struct Shape {
 
 /// A model of some size with weights that look random.
 pub fn tiny(shape: Shape) -> (Llama, Oracle) {
+    let (tensors, oracle) = parts(shape);
+    (read(shape, &tensors).unwrap(), oracle)
+}
+
+/// The tensors of one shape, read with the configuration of another.
+pub fn claimed(shape: Shape, claims: Shape) -> Result<Llama> {
+    read(claims, &parts(shape).0)
+}
+
+fn parts(shape: Shape) -> (BTreeMap<String, ArrayD<f32>>, Oracle) {
     let Shape {
         heads,
         key_heads,
@@ -97,11 +107,11 @@ pub fn tiny(shape: Shape) -> (Llama, Oracle) {
         norm,
         shift: Vec::new(),
     };
-    (read(shape, &tensors), oracle)
+    (tensors, oracle)
 }
 
 /// The model, through the files that users have.
-fn read(shape: Shape, tensors: &BTreeMap<String, ArrayD<f32>>) -> Llama {
+fn read(shape: Shape, tensors: &BTreeMap<String, ArrayD<f32>>) -> Result<Llama> {
     let Shape {
         heads,
         key_heads,
@@ -135,7 +145,7 @@ fn read(shape: Shape, tensors: &BTreeMap<String, ArrayD<f32>>) -> Llama {
     std::fs::write(directory.join("config.json"), config).unwrap();
     let file = safetensors::serialize(views, None).unwrap();
     std::fs::write(directory.join("model.safetensors"), file).unwrap();
-    let model = Llama::read(&*io::open(&directory).unwrap()).unwrap();
+    let model = Llama::read(&*io::open(&directory).unwrap());
     std::fs::remove_dir_all(&directory).unwrap();
     model
 }
