@@ -24,10 +24,16 @@ pub fn windows(path: &Path, length: usize, skip: usize, limit: usize) -> Result<
         from: path.display().to_string(),
         source,
     })?;
-    let ids: Vec<u16> = bytes
-        .chunks_exact(2)
-        .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
-        .collect();
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(Error::Format {
+            what: path.display().to_string(),
+            expected: "ids of 16 bits, an even number of bytes".into(),
+            got: format!("{} bytes", bytes.len()),
+            offset: None,
+        });
+    }
+    let ids: Vec<u16> = pairs.iter().map(|&pair| u16::from_le_bytes(pair)).collect();
     let window = |ids: &[u16]| {
         let (Some((_, tokens)), Some((_, targets))) = (ids.split_last(), ids.split_first()) else {
             return None;
@@ -43,7 +49,11 @@ pub fn windows(path: &Path, length: usize, skip: usize, limit: usize) -> Result<
         cut.filter_map(window).skip(skip).take(limit).collect()
     } else {
         let starts = (0..ids.len()).step_by(length).skip(skip).take(limit);
-        let cut = starts.map(|start| &ids[start..ids.len().min(start + length + 1)]);
+        let end = |start: usize| {
+            ids.len()
+                .min(start.saturating_add(length).saturating_add(1))
+        };
+        let cut = starts.map(|start| &ids[start..end(start)]);
         cut.filter_map(window).collect()
     };
     if windows.is_empty() {
