@@ -14,6 +14,9 @@ use super::{
 };
 use crate::error::{Error, Result};
 
+/// What a hash starts with.
+const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+
 /// What tells one quantization from another: a 64-bit FNV-1a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint(u64);
@@ -21,11 +24,16 @@ pub(super) struct Fingerprint(u64);
 impl Fingerprint {
     /// Of the settings, a recipe among them, and of the calibration samples.
     pub(super) fn of(settings: Settings<'_>, samples: &[Array2<f32>]) -> Self {
-        let mut fingerprint = Self(0xcbf2_9ce4_8422_2325);
-        fingerprint.add(format!("{settings:?}").as_bytes());
+        let mut fingerprint = Self::of_bytes(format!("{settings:?}").as_bytes());
         for sample in samples {
             fingerprint.add_floats(sample.view());
         }
+        fingerprint
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Self {
+        let mut fingerprint = Self(OFFSET);
+        fingerprint.add(bytes);
         fingerprint
     }
 
@@ -43,19 +51,34 @@ impl Fingerprint {
     }
 }
 
+impl std::fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// A directory of finished blocks.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     directory: PathBuf,
+    /// Of settings, samples and the blocks so far.
     fingerprint: Fingerprint,
 }
 
-/// A file.
+/// The first line of a file. Its text stays readable to later versions.
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Header {
+    version: u32,
+    /// Of recipe, samples and the weights of this block and those before, in hexadecimal digits.
+    fingerprint: String,
+    /// Of the bytes that follow the line.
+    #[serde(default)]
+    content: String,
+}
+
+/// What follows the first line.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Stored {
-    version: u32,
-    /// Of recipe, samples and the weights of the block, in hexadecimal digits.
-    fingerprint: String,
     layers: Vec<StoredLayer>,
     block: Option<BlockReport>,
 }
@@ -66,7 +89,7 @@ struct StoredLayer {
     report: LayerReport,
 }
 
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 impl Checkpoints {
     pub(super) fn open(directory: &Path, fingerprint: Fingerprint) -> Result<Self> {
@@ -81,22 +104,23 @@ impl Checkpoints {
         self.directory.join(format!("block-{block:05}.json"))
     }
 
-    /// Of this block in floats.
-    fn fingerprint<B: QuantizableBlock>(&self, work: &BlockWork<B>) -> Result<String> {
-        let mut fingerprint = self.fingerprint;
+    /// Goes on to this block in floats: its layers and their inputs depend on all blocks before.
+    pub(super) fn begin<B: QuantizableBlock>(&mut self, work: &BlockWork<B>) -> Result<()> {
         for input in work.float.stages().iter().flatten() {
             for layer in &input.layers {
-                fingerprint.add(layer.as_bytes());
-                fingerprint.add_floats(work.float.weights(layer)?);
+                self.fingerprint.add(layer.as_bytes());
+                self.fingerprint.add_floats(work.float.weights(layer)?);
             }
         }
-        Ok(format!("{:016x}", fingerprint.0))
+        Ok(())
     }
 
-    /// Puts the layers of a finished block in place; false if there is no file of it.
+    /// Puts the layers of a finished block in place; false if there is no file of it. They must be
+    /// `expected` and no others.
     pub(super) fn restore<B: QuantizableBlock>(
         &self,
         block: usize,
+        expected: &[&str],
         work: &mut BlockWork<B>,
     ) -> Result<bool> {
         let path = self.path(block);
@@ -105,27 +129,11 @@ impl Checkpoints {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(io(&path)(error)),
         };
-        let stored: Stored = serde_json::from_slice(&bytes).map_err(|error| Error::Format {
-            what: path.display().to_string(),
-            expected: "a checkpoint of a block".into(),
-            got: error.to_string(),
-            offset: None,
-        })?;
-        let expected = (VERSION, self.fingerprint(work)?);
-        if (stored.version, &stored.fingerprint) != (expected.0, &expected.1) {
-            return Err(Error::Mismatch {
-                what: "checkpoint",
-                expected: format!(
-                    "one of version {} of this recipe, these samples and this model ({})",
-                    expected.0, expected.1
-                ),
-                got: format!(
-                    "version {}, {}, in {}",
-                    stored.version,
-                    stored.fingerprint,
-                    path.display()
-                ),
-            });
+        let stored = self.read(&path, &bytes)?;
+        let layers: Vec<&str> = stored.layers.iter().map(|l| &*l.report.layer).collect();
+        if layers != expected {
+            let expected = format!("the layers {expected:?}");
+            return Err(damaged(&path, expected, format!("the layers {layers:?}")));
         }
         for StoredLayer { quantized, report } in stored.layers {
             let shape = work.float.weights(&report.layer)?.dim();
@@ -136,6 +144,38 @@ impl Checkpoints {
         }
         work.report = stored.block;
         Ok(true)
+    }
+
+    /// What a file holds, if it is of this quantization and as it was written.
+    fn read(&self, path: &Path, bytes: &[u8]) -> Result<Stored> {
+        let unread = |error: serde_json::Error| {
+            damaged(path, "a checkpoint of a block".into(), error.to_string())
+        };
+        let end = bytes.iter().position(|&byte| byte == b'\n');
+        let (line, content) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
+        let header: Header = serde_json::from_slice(line).map_err(unread)?;
+        let fingerprint = self.fingerprint.to_string();
+        if (header.version, &header.fingerprint) != (VERSION, &fingerprint) {
+            return Err(Error::Mismatch {
+                what: "checkpoint",
+                expected: format!(
+                    "one of version {VERSION} of this recipe, these samples and this model \
+                     ({fingerprint})"
+                ),
+                got: format!(
+                    "version {}, {}, in {}",
+                    header.version,
+                    short(&header.fingerprint),
+                    path.display()
+                ),
+            });
+        }
+        let hash = Fingerprint::of_bytes(content).to_string();
+        if header.content != hash {
+            let expected = format!("content of hash {}", short(&header.content));
+            return Err(damaged(path, expected, hash));
+        }
+        serde_json::from_slice(content).map_err(unread)
     }
 
     /// Writes a finished block aside, then moves it to its place.
@@ -149,19 +189,39 @@ impl Checkpoints {
             report: report.clone(),
         });
         let stored = Stored {
-            version: VERSION,
-            fingerprint: self.fingerprint(work)?,
             layers: layers.collect(),
             block: work.report,
         };
-        let bytes = serde_json::to_vec(&stored).map_err(Error::other)?;
+        let content = serde_json::to_vec(&stored).map_err(Error::other)?;
+        let header = Header {
+            version: VERSION,
+            fingerprint: self.fingerprint.to_string(),
+            content: Fingerprint::of_bytes(&content).to_string(),
+        };
+        let mut line = serde_json::to_vec(&header).map_err(Error::other)?;
+        line.push(b'\n');
         let (path, aside) = (self.path(block), self.path(block).with_extension("partial"));
         let mut file = File::create(&aside).map_err(io(&aside))?;
-        file.write_all(&bytes).map_err(io(&aside))?;
+        file.write_all(&line).map_err(io(&aside))?;
+        file.write_all(&content).map_err(io(&aside))?;
         // On the disk before its name is: a crash must not leave an empty file of that name.
         file.sync_all().map_err(io(&aside))?;
         fs::rename(&aside, &path).map_err(io(&path))
     }
+}
+
+fn damaged(path: &Path, expected: String, got: String) -> Error {
+    Error::Format {
+        what: path.display().to_string(),
+        expected,
+        got,
+        offset: None,
+    }
+}
+
+/// A hash from a file, of which nothing is known.
+fn short(hash: &str) -> String {
+    hash.chars().take(16).collect()
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {

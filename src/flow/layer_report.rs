@@ -113,7 +113,7 @@ impl LayerReport {
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
     pub fn effective_bits(&self) -> f64 {
-        8.0 * self.bytes as f64 / ((self.shape.0 * self.shape.1) as f64).max(1.0)
+        8.0 * self.bytes as f64 / (self.shape.0 as f64 * self.shape.1 as f64).max(1.0)
     }
 }
 

@@ -164,7 +164,8 @@ impl<'a> ModelQuantization<'a> {
     /// Keeps each finished block in this directory, and goes on from the blocks that are there.
     ///
     /// A file is written aside and renamed, so that an interruption leaves whole files only. Files
-    /// of another recipe, other samples or another model are refused with [`Error::Mismatch`].
+    /// of another recipe, other samples or other weights, in this block or one before it, are refused
+    /// with [`Error::Mismatch`], and files that are not as they were written with [`Error::Format`].
     #[cfg(feature = "serde")]
     #[must_use]
     pub fn with_checkpoints(mut self, directory: impl AsRef<Path>) -> Self {
@@ -205,7 +206,7 @@ impl<'a> ModelQuantization<'a> {
         let blocks = model.blocks();
         let settings = self.settings;
         #[cfg(feature = "serde")]
-        let checkpoints = self
+        let mut checkpoints = self
             .checkpoints
             .as_deref()
             .map(|directory| Checkpoints::open(directory, Fingerprint::of(self.settings, &samples)))
@@ -217,11 +218,16 @@ impl<'a> ModelQuantization<'a> {
             let float = model.block(index)?;
             let stages = float.stages();
             let layers = stages.iter().flatten().flat_map(|input| &input.layers);
-            names.extend(layers.cloned());
+            names.extend(layers.clone().cloned());
             let mut work = BlockWork::new(float);
             #[cfg(feature = "serde")]
-            let restored = match &checkpoints {
-                Some(checkpoints) => checkpoints.restore(index, &mut work)?,
+            let restored = match &mut checkpoints {
+                Some(checkpoints) => {
+                    let treated = layers.filter(|layer| settings.recipe.treatment(layer).is_some());
+                    let treated: Vec<&str> = treated.map(String::as_str).collect();
+                    checkpoints.begin(&work)?;
+                    checkpoints.restore(index, &treated, &mut work)?
+                }
                 None => false,
             };
             #[cfg(not(feature = "serde"))]

@@ -139,4 +139,35 @@ fn damaged_checkpoints_are_refused_and_never_believed() {
         let error = run().unwrap_err();
         assert!(matches!(error, Error::Format { .. }), "{length}: {error}");
     }
+    for place in (0..whole.len()).step_by(13) {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 1; // a digit becomes another
+        std::fs::write(&path, &bytes).unwrap();
+        let error = run().unwrap_err();
+        let typed = matches!(error, Error::Format { .. } | Error::Mismatch { .. });
+        assert!(typed, "{place}: {error}");
+    }
+    let content = whole.iter().position(|&byte| byte == b'\n').unwrap();
+    std::fs::write(&path, &whole[content + 1..]).unwrap();
+    assert!(matches!(run().unwrap_err(), Error::Format { .. }));
+    std::fs::write(&path, &whole).unwrap();
+    run().unwrap();
+}
+
+#[test]
+fn a_checkpoint_that_follows_a_block_with_other_weights_is_refused() {
+    let directory = Directory::new("stale");
+    let recipe = recipe("gptq", 4);
+    let run = |model: &mut Model| {
+        ModelQuantization::new(&recipe)
+            .with_checkpoints(&directory.0)
+            .run(model, samples(2))
+    };
+    run(&mut Model::random(2, 1)).unwrap();
+    // Its inputs are others, though its own weights and the first samples are not.
+    let mut other = Model::random(2, 1);
+    other.0[0].layers[0].weights[[0, 0]] += 0.5;
+    std::fs::remove_file(directory.0.join("block-00000.json")).unwrap();
+    let error = run(&mut other).unwrap_err();
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
 }
