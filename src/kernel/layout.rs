@@ -187,9 +187,13 @@ impl Layout {
         (0..self.groups()).map(move |index| layout.group(index))
     }
 
-    /// The blocks of a column in stretches of at most `most`.
+    /// The blocks of a column in stretches of at most `most`; none where there is no column, whose
+    /// depth is only claimed.
     pub(super) fn stretches(&self, most: usize) -> Vec<Stretch> {
         let mut stretches: Vec<Stretch> = vec![];
+        if self.columns == 0 {
+            return stretches;
+        }
         for group in self.all_groups() {
             let mut done = 0;
             while done < group.blocks {

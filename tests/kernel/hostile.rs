@@ -109,6 +109,20 @@ proptest! {
 }
 
 #[test]
+fn a_depth_without_columns_takes_no_memory() {
+    let weights = ArrayD::<f32>::zeros(vec![0, 1 << 40]);
+    for scheme in [Scheme::int(4).per_axis(0), Scheme::int(8).per_group(32)] {
+        let affine = Affine::of(&scheme.build().unwrap(), &weights).unwrap();
+        let tensor = QTensor::quantize(&weights, &affine).unwrap();
+        let layer = PackedLinear::pack(&tensor, None).unwrap();
+        assert_eq!(layer.dim(), (0, 1 << 40));
+        let tokens = Scheme::int(8).per_row().build().unwrap();
+        let layer = layer.with_activations(Activations::Dynamic(tokens));
+        assert!(layer.is_ok() || matches!(layer, Err(Error::DepthOverflow { .. })));
+    }
+}
+
+#[test]
 fn shapes_that_do_not_belong_together_are_refused() {
     let scheme = Scheme::int(8).build().unwrap();
     let one = Affine::per_tensor(scheme, 1.0, 0.0).unwrap();
