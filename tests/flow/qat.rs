@@ -36,6 +36,20 @@ pub(super) fn statistics(x: &Array2<f32>) -> InputStatistics {
 }
 
 #[test]
+fn two_layers_of_one_name_are_refused() {
+    let recipe = recipe(Scheme::int(4).per_axis(0).build().unwrap(), None);
+    let (mut a, mut b) = (bell(2, 4, 1), bell(3, 4, 2));
+    let error = QatPreparation::new(&recipe)
+        .prepare(&mut [
+            FloatWeights::new("layer", a.view_mut()),
+            FloatWeights::new("layer", b.view_mut()),
+        ])
+        .unwrap_err();
+    let expected = "names of layers: expected each once, got \"layer\" twice";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
 fn a_start_from_gptq_has_the_codes_of_gptq() {
     let x = bell(200, 48, 3);
     for builder in [

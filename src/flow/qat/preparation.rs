@@ -181,11 +181,19 @@ impl<'a> QatPreparation<'a> {
     /// [`Error::Layer`] with the errors of a layer: [`Error::NonFinite`] for weights that are not
     /// finite; [`Error::Empty`] for [`QatStart::Method`] without statistics of its inputs;
     /// [`Error::Unsupported`] for a method that transforms inputs, and for inputs with neither one
-    /// range nor one a row; those of the method and of fake-quants of the caller's.
+    /// range nor one a row; [`Error::Mismatch`] for a name that two layers have; those of the method
+    /// and of fake-quants of the caller's.
     pub fn prepare(&self, layers: &mut [FloatWeights<'_>]) -> Result<(QatModel, Plan)> {
         let mut prepared = BTreeMap::new();
         for layer in &mut *layers {
             if let Some(treatment) = self.recipe.treatment(layer.name) {
+                if prepared.contains_key(layer.name) {
+                    return Err(Error::Mismatch {
+                        what: "names of layers",
+                        expected: "each once".into(),
+                        got: format!("{:?} twice", layer.name),
+                    });
+                }
                 let one = self.layer(treatment, layer);
                 let one = one.map_err(Error::in_layer(layer.name))?;
                 prepared.insert(layer.name.to_owned(), one);
