@@ -93,6 +93,8 @@ fn the_name_of_a_pipeline_reads_back() {
         "compensate=2,0.1",
         "compensate=1",
         "gptq=3",
+        "gptq=",
+        "rotate=",
         "compensate=1,NaN",
     ] {
         assert!(text.parse::<Pipeline>().is_err(), "{text}");

@@ -71,7 +71,11 @@ impl FromStr for Pipeline {
         let refuse = || Error::option("method", WORDS, text);
         let (mut pipeline, mut ranges) = (Self::default(), None);
         for word in text.split('+') {
-            let (word, value) = word.split_once('=').unwrap_or((word, ""));
+            let (word, value) = match word.split_once('=') {
+                None => (word, ""),
+                Some((_, "")) => return Err(refuse()),
+                Some(parts) => parts,
+            };
             match (word, value) {
                 ("compensate", "") => pipeline.compensation = Self::best().compensation,
                 ("compensate", value) => {
