@@ -128,7 +128,7 @@ pub struct Gradients<D: Dimension = IxDyn> {
 ///
 /// The law: what [`forward_view`](Self::forward_view) returns is, bit for bit, what
 /// [`convert_view`](Self::convert_view) of the same input dequantizes to, unless fake quantization is
-/// switched off.
+/// switched off. Codes have no sign of zero: what rounds to it from below is 0.0, and not −0.0.
 ///
 /// The trait is object-safe: implementors write the `_view` methods, callers use
 /// [`FakeQuantExt`], on a type or on `dyn FakeQuant` alike.
