@@ -41,7 +41,8 @@ use crate::{
 /// let fake = AffineFakeQuant::new(affine, TorchLearnable::per_tensor(0.25)?);
 /// let gradients = fake.backward(&array![0.75_f32, 100.0], &array![1.0, 1.0])?;
 /// assert_eq!(gradients.input, array![1.0, 0.0]);
-/// assert_eq!(gradients.scale, [(0.5 + 124.0) * 0.25]);
+/// // 0.75 is 4.5 steps from code 0, and torch's backward pass takes the even code, half a step below
+/// assert_eq!(gradients.scale, [(-0.5 + 124.0) * 0.25]);
 /// assert_eq!(gradients.zero_point, [-0.5 * 0.25]);
 /// # Ok::<(), lowbit::Error>(())
 /// ```
