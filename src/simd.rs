@@ -218,6 +218,10 @@ pub(crate) fn wide<L: Loops>(loops: L) -> L::Output {
 /// What loops give compiled for each instruction set that this machine has, the baseline first.
 #[cfg(test)]
 pub(crate) fn on_each<L: Loops>(loops: impl Fn() -> L) -> Vec<L::Output> {
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(unused_mut, reason = "the baseline is all there is")
+    )]
     let mut outputs = vec![loops().run()];
     #[cfg(target_arch = "x86_64")]
     {
