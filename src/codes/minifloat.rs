@@ -63,7 +63,7 @@ pub fn encode_unsaturated(value: f32, format: FloatFormat) -> u8 {
     reason = "exponents and patterns are bounded by the comparison with the limit"
 )]
 fn encode_with(value: f32, format: FloatFormat, last: u8) -> u8 {
-    let (bias, mantissa, greatest) = layout(format);
+    let (bias, mantissa, _) = layout(format);
     let sign = u8::from(value.is_sign_negative()) << (format.bits() - 1);
     let magnitude = value.abs();
     if value.is_nan() {
@@ -72,14 +72,8 @@ fn encode_with(value: f32, format: FloatFormat, last: u8) -> u8 {
             FloatFormat::E4M3 | FloatFormat::E5M2 => 0x7f,
         };
     }
-    // Beyond this all round to the last pattern: the greatest value, or twice as much, where the
-    // pattern after it is certain.
-    let limit = if last > greatest {
-        2.0 * format.max_value()
-    } else {
-        format.max_value()
-    };
-    if magnitude >= limit {
+    // Twice the greatest value rounds to the last pattern, and patterns of all below fit a byte.
+    if magnitude >= 2.0 * format.max_value() {
         return sign | last;
     }
     // The exponent of the binade, not below that of the subnormals.

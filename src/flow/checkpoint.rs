@@ -66,7 +66,7 @@ pub(super) struct Checkpoints {
 }
 
 /// The first line of a file. Its text stays readable to later versions.
-#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(serde::Serialize, serde::Deserialize)]
 struct Header {
     version: u32,
     /// Of recipe, samples and the weights of this block and those before, in hexadecimal digits.

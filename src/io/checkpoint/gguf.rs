@@ -191,11 +191,11 @@ fn unpermute(tensor: &ArrayD<f32>, heads: usize) -> Result<ArrayD<f32>> {
             got: format!("shape {:?}", tensor.shape()),
         });
     };
-    let size = rows / heads;
+    let half = rows / heads / 2;
     let order: Vec<usize> = (0..rows)
         .map(|row| {
-            let (head, part, j) = (row / size, row % size / (size / 2), row % (size / 2));
-            2 * (head * (size / 2) + j) + part
+            let (head, part, j) = (row / half / 2, row / half % 2, row % half);
+            2 * (head * half + j) + part
         })
         .collect();
     Ok(tensor.select(Axis(0), &order))
