@@ -8,9 +8,9 @@ use ndarray::{ArrayViewMut2, Axis};
 use super::scratch::Scratch;
 use crate::parallel::{join, threads};
 
-/// Rows whose activations stay in the nearer caches while the panels pass by; whole stacks of tiles of
-/// 8, 6, 4, 2 and 1 rows.
-const ROWS: usize = 120;
+/// Rows that share a pass over the weights, whose activations stay in the outer caches while the
+/// panels pass by: fewer read the weights more often. Whole stacks of tiles of 12, 8, 6, 4, 2 and 1 rows.
+const ROWS: usize = 480;
 /// Products that are worth a part of their own.
 const PRODUCTS: usize = 1 << 20;
 /// Parts for each thread, so that one that is late does not keep the others waiting.

@@ -120,7 +120,7 @@ vector!(Avx512Vnni);
 
 impl Dot for Avx512Vnni {
     const NAME: &'static str = "avx512vnni-i8u8i32";
-    const TILES: &'static [usize] = &[8, 4, 2, 1];
+    const TILES: &'static [usize] = &[12, 8, 4, 2, 1];
     const UNSIGNED: bool = true;
 
     #[inline(always)]
