@@ -148,7 +148,7 @@ impl Bench {
                     Some(rank) => Trained::Adapters { rank, seed },
                     None => Trained::Weights,
                 };
-                let student = Student::new(&self.float, &start, trained)?;
+                let student = Student::new(&self.float, &start, setting.estimator, trained)?;
                 let mut run = self.train(student, setting, objective, seed)?;
                 run.recovered = Some((ptq - run.score.perplexity) / (ptq - float));
                 run.print();
@@ -158,7 +158,12 @@ impl Bench {
             runs.append(&mut of_objective);
             // 3. The control: what the same training does to the float model.
             if options.control {
-                let student = Student::new(&self.float, &start, Trained::WithoutQuantization)?;
+                let student = Student::new(
+                    &self.float,
+                    &start,
+                    setting.estimator,
+                    Trained::WithoutQuantization,
+                )?;
                 let float_inputs = Setting {
                     inputs: None,
                     ..setting.clone()

@@ -1,6 +1,6 @@
 //! What is quantized to how many bits, and the rates that training takes then.
 
-use lowbit::{Error, Result, Scheme};
+use lowbit::{Error, Result, Scheme, qat::Ewgs};
 
 use crate::student::Rates;
 
@@ -11,7 +11,14 @@ pub struct Setting {
     pub weights: Scheme,
     pub inputs: Option<Scheme>,
     pub rates: Rates,
+    /// What stands for the derivative of rounding. Its `δ` is large: beside the noise of gradients it
+    /// draws weights to the middle of their step, so that few of them oscillate between two codes.
+    pub estimator: Ewgs,
 }
+
+/// `δ` of the estimator for each step of the range: at the edge of a step gradients are a seventh
+/// larger or smaller.
+const DELTA: f32 = 0.3;
 
 impl Setting {
     /// All that there are.
@@ -20,10 +27,10 @@ impl Setting {
         let per_token = |bits| Scheme::int(bits).per_row().build();
         let groups = Scheme::int(2).per_group(32).unsigned().asymmetric_float();
         Ok(vec![
-            Self::new("w3", rows(3)?, None, 2.5e-4),
-            Self::new("w2g32", groups.build()?, None, 1e-3),
-            Self::new("w4a8", rows(4)?, Some(per_token(8)?), 5e-4),
-            Self::new("w4a4", rows(4)?, Some(per_token(4)?), 5e-4),
+            Self::new("w3", rows(3)?, None, 5e-4)?,
+            Self::new("w2g32", groups.build()?, None, 1e-3)?,
+            Self::new("w4a8", rows(4)?, Some(per_token(8)?), 5e-4)?,
+            Self::new("w4a4", rows(4)?, Some(per_token(4)?), 5e-4)?,
         ])
     }
 
@@ -40,12 +47,14 @@ impl Setting {
             .ok_or(unknown)
     }
 
-    fn new(name: &'static str, weights: Scheme, inputs: Option<Scheme>, rate: f32) -> Self {
-        Self {
+    fn new(name: &'static str, weights: Scheme, inputs: Option<Scheme>, rate: f32) -> Result<Self> {
+        let steps = weights.format().quant_max() - weights.format().quant_min();
+        Ok(Self {
             name,
             weights,
             inputs,
             rates: Rates::all(rate),
-        }
+            estimator: Ewgs::new(DELTA * steps as f32)?,
+        })
     }
 }

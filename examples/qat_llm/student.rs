@@ -4,7 +4,7 @@ use lowbit::{
     Activations, Error, Groups, Result, Scheme,
     flow::{BlockModel, QuantizableBlock, QuantizedLayer},
     prelude::*,
-    qat::{AffineFakeQuant, Gradients, Lsq},
+    qat::{AffineFakeQuant, Ewgs, Gradients},
 };
 use ndarray::{Array2, Ix2};
 use rayon::prelude::*;
@@ -64,7 +64,7 @@ impl Rates {
 
 impl Student {
     /// From what post-training quantization left.
-    pub fn new(model: &Llama, start: &Start, trained: Trained) -> Result<Self> {
+    pub fn new(model: &Llama, start: &Start, estimator: Ewgs, trained: Trained) -> Result<Self> {
         let mut random = match trained {
             Trained::Adapters { seed, .. } => Random(seed),
             _ => Random(0),
@@ -76,7 +76,7 @@ impl Student {
                 let name = block.full_name(name);
                 let none = || Error::other(format!("{name} was not quantized"));
                 let start = start.layers.get(&name).ok_or_else(none)?;
-                Layer::new(float, start, trained, &mut random)
+                Layer::new(float, start, estimator, trained, &mut random)
             };
             let layers = LAYERS.into_iter().zip(&float).map(layer);
             blocks.push(layers.collect::<Result<Vec<_>>>()?);
@@ -159,7 +159,7 @@ struct Layer {
     latent: Array2<f32>,
     /// What `latent` is the sum of, if they are trained instead.
     adapters: Option<Adapters>,
-    fake: AffineFakeQuant<Lsq>,
+    fake: AffineFakeQuant<Ewgs>,
     /// Scales are `start · ratio`, so that one rate fits them all.
     start: Vec<f32>,
     ratio: Vec<f32>,
@@ -173,6 +173,7 @@ impl Layer {
     fn new(
         float: &Array2<f32>,
         start: &QuantizedLayer,
+        estimator: Ewgs,
         trained: Trained,
         random: &mut Random,
     ) -> Result<Self> {
@@ -189,7 +190,7 @@ impl Layer {
             *at += (float - *at).clamp(-most, most);
         }
         let groups = groups.parameters();
-        let mut fake = AffineFakeQuant::new(affine, Lsq);
+        let mut fake = AffineFakeQuant::new(affine, estimator);
         let mut adapters = None;
         match trained {
             Trained::Weights => {}

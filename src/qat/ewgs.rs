@@ -7,8 +7,10 @@ use crate::error::{Error, Result};
 ///
 /// The gradient of the rounded value, times `1 + δ · sign(gradient) · (xn − xq)`, goes to the
 /// value before rounding; `xn` and `xq` are the input and the output as parts of the whole range, so
-/// that the factor is within `δ / (2 · (levels − 1))` of 1. A step that would take the value further
-/// from where it was rounded to is made larger, one back smaller. Out of range the gradient is 0.
+/// that the factor is within `δ / (2 · (levels − 1))` of 1. A step towards the level that the value was
+/// rounded to is made larger, since it has a longer way to the next one, and a step away from it
+/// smaller. Where gradients are noisy, values are so drawn to the middle of their step, which keeps
+/// them from oscillating between two codes: more so the larger `δ` is. Out of range the gradient is 0.
 ///
 /// Scales follow by the chain rule from the same stand-in for rounding. `δ = 0` is
 /// [`Lsq`](super::Lsq) without its factor.
