@@ -28,7 +28,7 @@ impl Setting {
         let groups = Scheme::int(2).per_group(32).unsigned().asymmetric_float();
         Ok(vec![
             Self::new("w3", rows(3)?, None, 7.5e-4)?,
-            Self::new("w2g32", groups.build()?, None, 1e-3)?,
+            Self::new("w2g32", groups.build()?, None, 2e-3)?,
             Self::new("w4a8", rows(4)?, Some(per_token(8)?), 5e-4)?,
             Self::new("w4a4", rows(4)?, Some(per_token(4)?), 5e-4)?,
         ])
