@@ -20,7 +20,7 @@ use crate::{
 /// How far from its code a weight may start, in steps: just not at the edge to the next.
 const REACH: f32 = 0.45;
 /// The rate of adapters by that of weights.
-const ADAPTERS: f32 = 5.0;
+const ADAPTERS: f32 = 2.0;
 
 /// What is trained of a layer.
 #[derive(Debug, Clone, Copy)]
