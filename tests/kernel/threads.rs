@@ -1,7 +1,7 @@
 //! The same bits on any number of threads.
 
 use lowbit::{Activations, Scheme};
-use ndarray::Array2;
+use ndarray::{Array2, s};
 
 use super::support::{Random, layers, tensor};
 
@@ -10,7 +10,8 @@ use super::support::{Random, layers, tensor};
 fn outputs_have_the_same_bits_on_any_number_of_threads() {
     let mut random = Random(31);
     let dynamic = Scheme::int(8).asymmetric().per_row().build().unwrap();
-    for (rows, outputs, depth) in [(300, 130, 200), (3, 2_000, 1_000)] {
+    // More rows than share a pass over the weights; more weights than one part takes.
+    for (rows, outputs, depth) in [(500, 80, 200), (3, 2_000, 1_000)] {
         for bits in [3, 8] {
             let scheme = Scheme::int(bits).per_group(32).build().unwrap();
             let weights = tensor(scheme, (outputs, depth), &mut random);
@@ -25,6 +26,9 @@ fn outputs_have_the_same_bits_on_any_number_of_threads() {
                         pool.build().unwrap().install(|| layer.forward(&x).unwrap())
                     };
                     let one = forward(1);
+                    let from = rows.saturating_sub(30);
+                    let last = layer.forward(&x.slice(s![from.., ..])).unwrap();
+                    assert_eq!(one.slice(s![from.., ..]), last, "{}", layer.kernel());
                     for threads in [2, 5] {
                         assert_eq!(forward(threads), one);
                     }
