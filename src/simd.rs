@@ -13,7 +13,7 @@ pub(crate) mod wasm32;
 pub(crate) mod x86;
 
 pub(crate) use lanes::{extremes, reduce, widen};
-pub(crate) use memory::{Ahead, NOTHING, OnLine, Streaming, prefetch};
+pub(crate) use memory::{Ahead, NOTHING, OnLine, Streaming, ask_for, prefetch};
 
 use std::{fmt, str::FromStr, sync::OnceLock};
 
@@ -50,6 +50,8 @@ pub enum Isa {
     Avx512,
     /// AVX-512, and dot products of bytes.
     Avx512Vnni,
+    /// The same, and products of matrices of bytes (AMX), on Linux.
+    AmxInt8,
     /// aarch64 with NEON, on a little-endian machine.
     Neon,
     /// NEON, and dot products of signed bytes.
@@ -61,12 +63,13 @@ pub enum Isa {
 }
 
 impl Isa {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Portable,
         Self::Avx2,
         Self::AvxVnni,
         Self::Avx512,
         Self::Avx512Vnni,
+        Self::AmxInt8,
         Self::Neon,
         Self::NeonDotprod,
         Self::NeonI8mm,
@@ -136,6 +139,8 @@ impl Isa {
             Self::Avx512 => x86::Avx512::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => x86::Avx512Vnni::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Self::AmxInt8 => x86::AmxInt8::detect().is_some(),
             #[cfg(target_arch = "aarch64")]
             Self::Neon => aarch64::Neon::detect().is_some(),
             #[cfg(target_arch = "aarch64")]
@@ -156,6 +161,7 @@ impl Isa {
             Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512vnni",
+            Self::AmxInt8 => "amxint8",
             Self::Neon => "neon",
             Self::NeonDotprod => "neondotprod",
             Self::NeonI8mm => "neoni8mm",
@@ -267,6 +273,13 @@ mod tests {
         assert!(Isa::Portable.is_available());
     }
 
+    /// Whether Linux, where it runs, names a feature of the processor.
+    #[cfg(target_arch = "x86_64")]
+    fn linux_has(feature: &str) -> bool {
+        let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        processors.split_whitespace().any(|word| word == feature)
+    }
+
     /// An instruction set that is not seen would cost speed and no test: all of them go through
     /// those that are available.
     #[cfg(target_arch = "x86_64")]
@@ -288,6 +301,7 @@ mod tests {
                 Isa::Avx512Vnni,
                 avx512 && is_x86_feature_detected!("avx512vnni"),
             ),
+            (Isa::AmxInt8, linux_has("amx_int8")),
         ] {
             assert_eq!(isa.is_available(), here, "{isa}");
         }
@@ -299,7 +313,7 @@ mod tests {
         use x86::Widest;
         let expected = match Isa::selected().unwrap() {
             Isa::Portable => "Baseline",
-            Isa::Avx512 | Isa::Avx512Vnni => "Avx512",
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::AmxInt8 => "Avx512",
             _ => "Avx2",
         };
         let widest = match Widest::in_use() {

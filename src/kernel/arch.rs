@@ -18,6 +18,8 @@ pub(super) mod decode;
 pub(super) mod ends;
 pub(super) mod float_row;
 mod lanes;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod matrices;
 pub(super) mod portable;
 pub(super) mod products;
 mod vector;
@@ -31,26 +33,28 @@ use std::fmt::Debug;
 
 use self::{decode::Decode, ends::Ends, float_row::RowOf};
 use super::{
-    layout::{BLOCK, unpack},
-    operand::ActivationCode,
+    layout::{BLOCK, Layout, unpack},
+    operand::{ActivationCode, Stacks},
     scratch::Weight,
 };
 use crate::simd::{Loops, prefetch};
 
-/// The activations of a tile, in blocks along the depth: block `b` of row `r` is
-/// `blocks[b · height + r]`.
+/// The activations of a tile, in blocks along the depth: where one block of a row lies beside
+/// another's, block `b` of row `r` is `blocks[b · height + r]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rows<'a, C> {
     pub(super) blocks: &'a [[C; BLOCK]],
-    pub(super) height: usize,
+    pub(super) stacks: Stacks,
     pub(super) count: usize,
+    /// Weights that come next, which a kernel may ask for while it computes.
+    pub(super) ahead: &'a [u8],
 }
 
 impl<'a, C: Copy> Rows<'a, C> {
     /// A block of each row.
     #[inline(always)]
     fn block<const ROWS: usize>(self, index: usize) -> &'a [[C; BLOCK]] {
-        &self.blocks[index * self.height..][..ROWS]
+        &self.blocks[index * self.stacks.height..][..ROWS]
     }
 }
 
@@ -74,6 +78,8 @@ pub(super) trait Kernel: Copy + Debug + Send + Sync + 'static {
     const PACKED_TILES: &'static [usize];
     /// Rows up to which unpacking a panel ahead does not pay.
     const ROWS_TO_UNPACK: usize = 8;
+    /// Blocks in a stretch that stays in the nearest caches, unpacked: 32 KiB of the widest panels.
+    const BLOCKS_AT_A_TIME: usize = 32;
     /// Whether a float multiply-add rounds once.
     const FUSED: bool;
     /// The form in which activations are taken.
@@ -92,11 +98,37 @@ pub(super) trait Kernel: Copy + Debug + Send + Sync + 'static {
         false
     }
 
+    /// The heights of tiles for weights of some bits and so many rows.
+    #[inline(always)]
+    fn tiles(bits: u32, rows: usize) -> &'static [usize] {
+        if rows > Self::ROWS_TO_UNPACK || Self::takes_packed(bits) {
+            Self::TILES
+        } else {
+            Self::PACKED_TILES
+        }
+    }
+
+    /// How so many rows are to lie: in stacks of the highest tile, unless the kernel has tiles of any
+    /// height for rows whose blocks lie in runs of several.
+    fn stacks(layout: &Layout, rows: usize) -> Stacks {
+        Stacks {
+            height: Self::tiles(layout.bits, rows)[0].min(rows).max(1),
+            run: 1,
+        }
+    }
+
+    /// Rows that share a pass over weights of some depth, in whole stacks.
+    fn rows_of_pass(_depth: usize) -> usize {
+        // Of tiles of 12, 8, 6, 4, 2 and 1 rows.
+        480
+    }
+
     /// Runs loops compiled for the instruction set.
     fn run<L: Loops>(self, loops: L) -> L::Output;
 
-    /// Unpacks blocks of `bits` bits into the layout of 8 bits.
-    fn unpack(self, bits: u32, blocks: &[u8], unpacked: &mut [Self::Weight]) {
+    /// Unpacks blocks of `bits` bits into the layout of 8 bits, for activations that lie in such
+    /// stacks.
+    fn unpack(self, bits: u32, blocks: &[u8], _: Stacks, unpacked: &mut [Self::Weight]) {
         self.run(Unpack::<Self> {
             bits,
             blocks,
@@ -114,7 +146,8 @@ pub(super) trait Kernel: Copy + Debug + Send + Sync + 'static {
     /// Sums over packed weights, for [`PACKED_TILES`](Self::PACKED_TILES) rows.
     fn sums(self, bits: u32, blocks: &[u8], rows: Rows<'_, Self::Code>, ends: Ends<'_>);
 
-    /// Sums over weights that were unpacked from `bits` bits, for [`TILES`](Self::TILES) rows.
+    /// Sums over weights that were unpacked from `bits` bits, for [`TILES`](Self::TILES) rows, or
+    /// any number of a stack in runs of several blocks.
     fn sums_of_unpacked(
         self,
         bits: u32,

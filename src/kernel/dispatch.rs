@@ -1,7 +1,5 @@
 //! From an instruction set to the kernel that serves codes of a width.
 
-#[cfg(target_arch = "x86_64")]
-use super::arch::words::WordKernel;
 use super::arch::{Kernel, portable::Portable};
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use super::arch::{bytes::ByteKernel, products::Pairs, words::WordKernel};
@@ -10,12 +8,14 @@ use super::arch::{
     bytes::ByteKernel,
     products::{Dots, Pairs},
 };
+#[cfg(target_arch = "x86_64")]
+use super::arch::{matrices::MatrixKernel, words::WordKernel};
 #[cfg(target_arch = "aarch64")]
 use crate::simd::aarch64::{Neon, NeonDotprod, NeonI8mm};
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use crate::simd::wasm32::WasmSimd128;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::x86::{Avx2, Avx512, Avx512Vnni, AvxVnni};
+use crate::simd::x86::{AmxInt8, Avx2, Avx512, Avx512Vnni, AvxVnni};
 use crate::{error::Result, simd::Isa};
 
 /// Something to do with a kernel, whichever it is.
@@ -55,6 +55,8 @@ pub(super) fn with_kernel<V: Visit>(isa: Isa, bits: u32, visitor: V) -> Result<V
             let vector = Avx512Vnni::detect().ok_or_else(missing)?;
             visitor.visit(ByteKernel::<_, _, 2>::new(vector, Dots))
         }
+        #[cfg(target_arch = "x86_64")]
+        Isa::AmxInt8 => visitor.visit(MatrixKernel::new(AmxInt8::detect().ok_or_else(missing)?)),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => match (Neon::detect().ok_or_else(missing)?, bits) {
             (vector, 8) => visitor.visit(ByteKernel::<_, _, 2>::new(vector, Dots)),

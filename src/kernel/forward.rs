@@ -289,15 +289,8 @@ impl PackedLinear {
         work: &(impl Fn(Task<'a, O>, &mut Scratch) + Sync),
     ) {
         let (width, depth) = self.dim();
-        let columns = self.weights.panel_columns();
-        over_parts(
-            out,
-            [rows, width, depth],
-            columns,
-            self.threads,
-            scratch,
-            work,
-        );
+        let pass = self.weights.pass();
+        over_parts(out, [rows, width, depth], pass, self.threads, scratch, work);
     }
 
     fn epilogue<'a>(&'a self, ready: Ready<'a>) -> Epilogue<'a> {

@@ -50,9 +50,11 @@ impl<K: Kernel> Loops for Product<'_, '_, K> {
         let layout = weights.layout;
         let (groups, bits) = (layout.groups(), layout.bits);
         let (first, rows) = (part.rows.start, part.rows.len());
-        let unpacks = rows > K::ROWS_TO_UNPACK && !K::takes_packed(bits);
-        let stretches = weights.stretches(rows > x.height);
-        let tiles = tiles::<K>(bits, rows);
+        let stacks = x.stacks;
+        let in_runs = stacks.run > 1;
+        let unpacks = in_runs || rows > K::ROWS_TO_UNPACK && !K::takes_packed(bits);
+        let stretches = weights.stretches(in_runs || rows > stacks.height);
+        let tiles = K::tiles(bits, rows);
         let codes = K::Code::blocks(x);
         let has_zeros = x.zero[part.rows.clone()].iter().any(|&zero| zero != 0);
         let sums = rows * K::COLUMNS;
@@ -63,6 +65,7 @@ impl<K: Kernel> Loops for Product<'_, '_, K> {
         if stretches.is_empty() {
             raw.fill(0);
         }
+        let last_panel = part.panels.end;
         for panel in part.panels {
             scaled.fill(0.0);
             let of_panel = panel * groups * K::COLUMNS..(panel + 1) * groups * K::COLUMNS;
@@ -76,17 +79,35 @@ impl<K: Kernel> Loops for Product<'_, '_, K> {
                 x_zero: &x.zero,
             };
             let are_plain = of_panel.are_plain() && is_scaled;
-            for stretch in stretches {
+            for (index, stretch) in stretches.iter().enumerate() {
                 let packed = weights.blocks(panel, stretch.blocks.clone());
                 if unpacks {
-                    let codes = stretch.blocks.len() * BLOCK * K::COLUMNS;
-                    weights.kernel.unpack(bits, packed, unpacked.of_len(codes));
+                    let blocks = stretch.blocks.len().next_multiple_of(stacks.run);
+                    let unpacked = unpacked.of_len(blocks * BLOCK * K::COLUMNS);
+                    weights.kernel.unpack(bits, packed, stacks, unpacked);
                 }
+                // Reading what comes next is spread over the tiles.
+                let mut next: &[u8] = &[];
+                if in_runs {
+                    next = match stretches.get(index + 1) {
+                        Some(stretch) => weights.blocks(panel, stretch.blocks.clone()),
+                        None if panel + 1 < last_panel => {
+                            weights.blocks(panel + 1, stretches[0].blocks.clone())
+                        }
+                        None => &[],
+                    };
+                }
+                let share = next
+                    .len()
+                    .div_ceil(rows.div_ceil(stacks.height).max(1))
+                    .max(1);
+                let mut next = next.chunks(share);
                 let mut row = 0;
                 while row < rows {
                     // Not beyond the stack.
-                    let left = x.height - (first + row) % x.height;
-                    let count = height(tiles, left.min(rows - row));
+                    let left = stacks.height - (first + row) % stacks.height;
+                    let left = left.min(rows - row);
+                    let count = if in_runs { left } else { height(tiles, left) };
                     let sums = row * K::COLUMNS..(row + count) * K::COLUMNS;
                     let at = first + row;
                     let ends = Ends {
@@ -106,8 +127,9 @@ impl<K: Kernel> Loops for Product<'_, '_, K> {
                     };
                     let rows = Rows {
                         blocks: &codes[x.place_of(at, stretch.blocks.start)..],
-                        height: x.height,
+                        stacks,
                         count,
+                        ahead: next.next().unwrap_or_default(),
                     };
                     if unpacks {
                         weights
@@ -135,15 +157,6 @@ impl<K: Kernel> Loops for Product<'_, '_, K> {
                 }),
             }
         }
-    }
-}
-
-/// The heights of tiles for weights of some bits and so many rows.
-pub(super) fn tiles<K: Kernel>(bits: u32, rows: usize) -> &'static [usize] {
-    if rows > K::ROWS_TO_UNPACK || K::takes_packed(bits) {
-        K::TILES
-    } else {
-        K::PACKED_TILES
     }
 }
 

@@ -5,13 +5,13 @@ use std::fmt::Debug;
 use super::{
     arch::Kernel,
     float, float_row,
-    integer::{Product, Target, tiles},
+    integer::{Product, Target},
     layout::Layout,
-    operand::{ActivationCode, Operand},
+    operand::{ActivationCode, Operand, Stacks},
     output::Sink,
     rows::{RowFault, RowSource},
     scratch::Scratch,
-    tasks::Part,
+    tasks::{Part, Pass},
     value::Value,
     weights::Weights,
 };
@@ -23,14 +23,13 @@ pub(super) trait Layer: Debug + Send + Sync {
 
     fn layout(&self) -> Layout;
 
-    /// Columns of a panel.
-    fn panel_columns(&self) -> usize;
+    fn pass(&self) -> Pass;
 
     /// See [`Weights::x_factor`].
     fn x_factor(&self) -> i32;
 
-    /// Rows of the highest tile for so many rows.
-    fn height(&self, rows: usize) -> usize;
+    /// How so many rows are to lie.
+    fn stacks(&self, rows: usize) -> Stacks;
 
     /// Whether activations are taken as 16-bit words.
     fn takes_words(&self) -> bool;
@@ -77,11 +76,11 @@ pub(super) fn fill(
     threads: usize,
 ) -> Result<(), RowFault> {
     let layout = (&layer.layout(), layer.x_factor());
-    let height = layer.height(rows);
+    let stacks = layer.stacks(rows);
     if layer.takes_words() {
-        operand.fill::<i16>(source, rows, layout, height, threads)
+        operand.fill::<i16>(source, rows, layout, stacks, threads)
     } else {
-        operand.fill::<i8>(source, rows, layout, height, threads)
+        operand.fill::<i8>(source, rows, layout, stacks, threads)
     }
 }
 
@@ -94,17 +93,19 @@ impl<K: Kernel> Layer for Weights<K> {
         self.layout
     }
 
-    fn panel_columns(&self) -> usize {
-        K::COLUMNS
+    fn pass(&self) -> Pass {
+        Pass {
+            rows: K::rows_of_pass(self.layout.depth),
+            columns: K::COLUMNS,
+        }
     }
 
     fn x_factor(&self) -> i32 {
         self.x_factor()
     }
 
-    fn height(&self, rows: usize) -> usize {
-        let tiles = tiles::<K>(self.layout.bits, rows);
-        tiles[0].min(rows).max(1)
+    fn stacks(&self, rows: usize) -> Stacks {
+        K::stacks(&self.layout, rows)
     }
 
     fn takes_words(&self) -> bool {

@@ -122,7 +122,7 @@ pub fn matmul_integer<A: Activation + Code, B: Activation + Code>(
     over_parts(
         out.as_slice_mut().unwrap_or_default(),
         [rows, columns, depth],
-        weights.panel_columns(),
+        weights.pass(),
         usize::MAX,
         &mut vec![],
         &|task, scratch| {

@@ -18,14 +18,13 @@ use crate::{
 /// Quantized activations `[rows, depth]`, groups filled up with 0 as the weights' are.
 ///
 /// Rows lie in stacks as high as the highest tile, block by block along the depth, so that a tile
-/// reads one stretch of memory: `[stack][block][row of the stack]`.
+/// reads one stretch of memory: `[stack][run of blocks][row of the stack][block of the run]`.
 #[derive(Debug, Default)]
 pub(super) struct Operand {
-    bytes: Aligned<[i8; BLOCK]>,
-    words: Aligned<[i16; BLOCK]>,
-    /// Rows of a stack.
-    pub(super) height: usize,
-    /// Blocks of a row.
+    bytes: Aligned<i8>,
+    words: Aligned<i16>,
+    pub(super) stacks: Stacks,
+    /// Blocks of a row, in whole runs.
     blocks: usize,
     /// `Σ (x − zero)`, times the factor that the weights want, `[group][row]`.
     pub(super) sums: Vec<i32>,
@@ -33,6 +32,29 @@ pub(super) struct Operand {
     pub(super) zero: Vec<i32>,
     /// Real units per step, of each row.
     pub(super) scale: Vec<f32>,
+}
+
+/// How the rows of an operand lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stacks {
+    /// Rows of a stack.
+    pub(super) height: usize,
+    /// Blocks of a row that lie side by side.
+    pub(super) run: usize,
+}
+
+impl Stacks {
+    /// Where a block of a row is in its stack.
+    #[inline(always)]
+    fn place_of(self, row: usize, block: usize) -> usize {
+        (block / self.run * self.height + row) * self.run + block % self.run
+    }
+}
+
+impl Default for Stacks {
+    fn default() -> Self {
+        Self { height: 1, run: 1 }
+    }
 }
 
 /// The form in which a kernel takes activations: codes that fit `i8`, perhaps widened.
@@ -45,18 +67,18 @@ pub(super) trait ActivationCode:
     /// The blocks of an operand in this form.
     fn blocks(operand: &Operand) -> &[[Self; BLOCK]];
 
-    /// Where to write so many.
-    fn place(operand: &mut Operand) -> &mut Aligned<[Self; BLOCK]>;
+    /// Where to write them.
+    fn place(operand: &mut Operand) -> &mut Aligned<Self>;
 }
 
 impl ActivationCode for i8 {
     const IS_WORD: bool = false;
 
     fn blocks(operand: &Operand) -> &[[Self; BLOCK]] {
-        operand.bytes.as_slice()
+        operand.bytes.as_slice().as_chunks().0
     }
 
-    fn place(operand: &mut Operand) -> &mut Aligned<[Self; BLOCK]> {
+    fn place(operand: &mut Operand) -> &mut Aligned<Self> {
         &mut operand.bytes
     }
 }
@@ -65,10 +87,10 @@ impl ActivationCode for i16 {
     const IS_WORD: bool = true;
 
     fn blocks(operand: &Operand) -> &[[Self; BLOCK]] {
-        operand.words.as_slice()
+        operand.words.as_slice().as_chunks().0
     }
 
-    fn place(operand: &mut Operand) -> &mut Aligned<[Self; BLOCK]> {
+    fn place(operand: &mut Operand) -> &mut Aligned<Self> {
         &mut operand.words
     }
 }
@@ -77,8 +99,8 @@ impl Operand {
     /// Where a block of a row is.
     #[inline(always)]
     pub(super) fn place_of(&self, row: usize, block: usize) -> usize {
-        let (stack, row) = (row / self.height, row % self.height);
-        (stack * self.blocks + block) * self.height + row
+        let height = self.stacks.height;
+        row / height * height * self.blocks + self.stacks.place_of(row % height, block)
     }
 
     /// How many rows there are.
@@ -96,10 +118,12 @@ impl Operand {
         source: &impl RowSource,
         rows: usize,
         (layout, factor): (&Layout, i32),
-        height: usize,
+        stacks: Stacks,
         threads: usize,
     ) -> Result<(), RowFault> {
-        (self.height, self.blocks) = (height, layout.blocks());
+        let height = stacks.height;
+        self.stacks = stacks;
+        self.blocks = layout.blocks().next_multiple_of(stacks.run);
         let blocks = rows.next_multiple_of(height) * self.blocks;
         self.sums.resize(rows * layout.groups(), 0);
         self.zero.resize(rows, 0);
@@ -108,8 +132,9 @@ impl Operand {
         let sums = ArrayViewMut2::from_shape((layout.groups(), rows), &mut self.sums);
         let piece = Piece {
             first: 0,
-            blocks: place.of_len(blocks),
-            height,
+            blocks: place.of_len(blocks * BLOCK).as_chunks_mut().0,
+            blocks_of_row: self.blocks,
+            stacks,
             sums: sums.unwrap_or_else(|_| ArrayViewMut2::from(&mut [[0; 0]; 0])),
             factor,
             zero: &mut self.zero,
@@ -134,7 +159,8 @@ impl Operand {
 struct Piece<'a, C, S> {
     first: usize,
     blocks: &'a mut [[C; BLOCK]],
-    height: usize,
+    blocks_of_row: usize,
+    stacks: Stacks,
     /// `[group][row]`.
     sums: ArrayViewMut2<'a, i32>,
     factor: i32,
@@ -146,12 +172,13 @@ struct Piece<'a, C, S> {
 
 impl<C: ActivationCode, S: RowSource> Piece<'_, C, S> {
     fn fill(self, most: usize) -> Result<(), RowFault> {
-        if self.zero.len() <= most.max(self.height) {
+        let height = self.stacks.height;
+        if self.zero.len() <= most.max(height) {
             return wide(self);
         }
         // Whole stacks; there are two at least.
-        let half = (self.zero.len() / 2).next_multiple_of(self.height);
-        let (blocks, blocks_after) = self.blocks.split_at_mut(half * self.layout.blocks());
+        let half = (self.zero.len() / 2).next_multiple_of(height);
+        let (blocks, blocks_after) = self.blocks.split_at_mut(half * self.blocks_of_row);
         let (sums, sums_after) = self.sums.split_at(Axis(1), half);
         let (zero, zero_after) = self.zero.split_at_mut(half);
         let (scale, scale_after) = self.scale.split_at_mut(half);
@@ -182,7 +209,6 @@ impl<C: ActivationCode, S: RowSource> Loops for Piece<'_, C, S> {
     #[inline(always)]
     fn run(mut self) -> Self::Output {
         let layout = self.layout;
-        let blocks_of_row = layout.blocks();
         let blocks_of_group = layout.group.div_ceil(BLOCK).max(1);
         // Where no group is filled up, the row is one run.
         let (run, runs) = if layout.padded_depth() == layout.depth {
@@ -195,10 +221,14 @@ impl<C: ActivationCode, S: RowSource> Loops for Piece<'_, C, S> {
             let row = self.first + index;
             let parameter = self.source.parameter(row)?;
             (*zero, *scale) = (parameter.zero, parameter.scale);
-            let stack = index / self.height * self.height * blocks_of_row;
-            let blocks = self.blocks.get_mut(stack + index % self.height..);
-            let blocks = blocks.unwrap_or_default();
-            let mut places = blocks.iter_mut().step_by(self.height);
+            let Stacks {
+                height,
+                run: side_by_side,
+            } = self.stacks;
+            let stack = index / height * height * self.blocks_of_row;
+            let blocks = self.blocks.get_mut(stack + index % height * side_by_side..);
+            let runs_of_row = blocks.unwrap_or_default().chunks_mut(height * side_by_side);
+            let mut places = runs_of_row.flat_map(|run| run.iter_mut().take(side_by_side));
             let mut sums = self.sums.column_mut(index);
             let (mut total, mut blocks, mut group) = (0_i32, 0, 0);
             let mut chunk = [[0_i8; BLOCK]; CHUNK / BLOCK];
@@ -270,6 +300,9 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "rayon")]
+    const HIGH: Stacks = Stacks { height: 12, run: 1 };
+
     /// Which threads rows are taken on, each row long enough for all of them to come.
     #[cfg(feature = "rayon")]
     #[derive(Default)]
@@ -306,7 +339,7 @@ mod tests {
         for (most, rows) in [(1, 4_001), (2, 4_001), (3, 7_999), (4, 7_999)] {
             let threads = Threads::default();
             let mut operand = Operand::default();
-            let fill = || operand.fill::<i8>(&threads, rows, (&layout, 1), 12, most);
+            let fill = || operand.fill::<i8>(&threads, rows, (&layout, 1), HIGH, most);
             pool.install(fill).unwrap();
             assert!(threads.0.into_inner().unwrap().len() <= most);
             assert_eq!(operand.sums, vec![128; rows]);
@@ -320,7 +353,9 @@ mod tests {
         for depth in [1 << 25, (1 << 25) - 31] {
             let layout = Layout::new(1, depth, depth, 1).unwrap();
             let mut operand = Operand::default();
-            operand.fill::<i8>(&Ones, 1, (&layout, -1), 1, 1).unwrap();
+            operand
+                .fill::<i8>(&Ones, 1, (&layout, -1), Stacks::default(), 1)
+                .unwrap();
             assert_eq!(operand.sums, [-to_i32(depth)]);
         }
     }

@@ -7,7 +7,11 @@ use crate::{
     affine::scalar::{Rule, integer},
     element::{Code, Element},
     scheme::Scheme,
+    simd::{Loops, ask_for, wide},
 };
+
+/// Rows of the output that are asked for ahead: no processor expects what lies so far apart.
+const ROWS_AHEAD: usize = 8;
 
 /// The sums of some rows and one panel.
 #[derive(Debug, Clone, Copy)]
@@ -67,12 +71,18 @@ impl Epilogue<'_> {
 
 impl<S> PanelSums<'_, S> {
     /// Makes outputs of the sums of each row, where they belong in a task: `finish(row, sums, out)`.
+    #[inline(always)]
     fn write<O>(self, task: &mut Task<'_, O>, mut finish: impl FnMut(usize, &[S], &mut [O])) {
         let from = self.column - task.part.panels.start * self.columns;
         let to = (from + self.columns).min(task.out.ncols());
         for (index, sums) in self.sums.chunks_exact(self.columns).enumerate() {
             let row = self.row + index;
-            let mut out = task.out.row_mut(row - task.part.rows.start);
+            let of_task = row - task.part.rows.start;
+            if of_task + ROWS_AHEAD < task.out.nrows() {
+                let ahead = task.out.row(of_task + ROWS_AHEAD);
+                ask_for(&ahead.to_slice().unwrap_or_default()[from..to]);
+            }
+            let mut out = task.out.row_mut(of_task);
             if let Some(out) = out.as_slice_mut() {
                 let out = &mut out[from..to];
                 finish(row, &sums[..out.len()], out);
@@ -98,8 +108,21 @@ pub(super) struct Floats<'a, O> {
 
 impl<O: Element<Real = f32>> Sink<f32> for Floats<'_, O> {
     fn take(&mut self, sums: PanelSums<'_, f32>) {
-        let (epilogue, column) = (self.epilogue, sums.column);
-        sums.write(&mut self.task, |row, sums, out| {
+        wide(Take(self, sums));
+    }
+}
+
+/// Taking sums, in plain loops.
+struct Take<'a, 'sums, S, K>(&'a mut K, PanelSums<'sums, S>);
+
+impl<O: Element<Real = f32>> Loops for Take<'_, '_, f32, Floats<'_, O>> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self(Floats { task, epilogue }, sums) = self;
+        let column = sums.column;
+        sums.write(task, |row, sums, out| {
             epilogue.apply(row, column, sums, out, |value, out| {
                 *out = O::from_real(value);
             });

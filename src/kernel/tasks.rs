@@ -8,13 +8,20 @@ use ndarray::{ArrayViewMut2, Axis};
 use super::scratch::Scratch;
 use crate::parallel::{join, threads};
 
-/// Rows that share a pass over the weights, whose activations stay in the outer caches while the
-/// panels pass by: fewer read the weights more often. Whole stacks of tiles of 12, 8, 6, 4, 2 and 1 rows.
-const ROWS: usize = 480;
 /// Products that are worth a part of their own.
 const PRODUCTS: usize = 1 << 20;
 /// Parts for each thread, so that one that is late does not keep the others waiting.
 const PARTS_OF_A_THREAD: usize = 4;
+
+/// A pass of some rows over the panels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pass {
+    /// Rows that share a pass, whose activations stay in the outer caches while the panels pass by:
+    /// fewer read the weights more often.
+    pub(super) rows: usize,
+    /// Columns of a panel.
+    pub(super) columns: usize,
+}
 
 /// Some rows of some panels.
 #[derive(Debug, Clone)]
@@ -30,12 +37,11 @@ pub(super) struct Task<'a, O> {
     pub(super) out: ArrayViewMut2<'a, O>,
 }
 
-/// Computes the output, `[rows, width]` in row-major order, of a product of some depth with panels of
-/// `columns` columns: calls `work` for parts of it, on at most so many threads.
+/// Computes the output, `[rows, width]` in row-major order, of a product of some depth: calls `work` for parts of it, on at most so many threads.
 pub(super) fn over_parts<'a, O: Send>(
     out: &'a mut [O],
     [rows, width, depth]: [usize; 3],
-    columns: usize,
+    pass: Pass,
     most_threads: usize,
     scratch: &mut Vec<Scratch>,
     work: &(impl Fn(Task<'a, O>, &mut Scratch) + Sync),
@@ -52,9 +58,9 @@ pub(super) fn over_parts<'a, O: Send>(
     }
     let part = Part {
         rows: 0..rows,
-        panels: 0..width.div_ceil(columns),
+        panels: 0..width.div_ceil(pass.columns),
     };
-    split(Task { part, out }, columns, &mut scratch[..parts], work);
+    split(Task { part, out }, pass, &mut scratch[..parts], work);
 }
 
 /// Parts for the threads of a pool, of which so many at most are to be used: no more than those, since
@@ -70,7 +76,7 @@ fn most_parts(pool: usize, most_threads: usize) -> usize {
 /// Computes a task in as many parts as there is scratch memory for.
 fn split<'a, O: Send>(
     task: Task<'a, O>,
-    columns: usize,
+    pass: Pass,
     scratch: &mut [Scratch],
     work: &(impl Fn(Task<'a, O>, &mut Scratch) + Sync),
 ) {
@@ -82,14 +88,14 @@ fn split<'a, O: Send>(
     let (axis, at) = if panels > 0 {
         left.panels.end = left.panels.start + panels;
         right.panels.start = left.panels.end;
-        (Axis(1), (panels * columns).min(out.ncols()))
+        (Axis(1), (panels * pass.columns).min(out.ncols()))
     } else if rows > 0 {
         left.rows.end = left.rows.start + rows;
         right.rows.start = left.rows.end;
         (Axis(0), rows)
     } else {
         if let Some(scratch) = scratch.first_mut() {
-            by_rows(Task { part: left, out }, scratch, work);
+            by_rows(Task { part: left, out }, pass.rows, scratch, work);
         }
         return;
     };
@@ -104,20 +110,21 @@ fn split<'a, O: Send>(
         out: second,
     };
     join(
-        || split(left, columns, mine, work),
-        || split(right, columns, others, work),
+        || split(left, pass, mine, work),
+        || split(right, pass, others, work),
     );
 }
 
 /// Computes a task, some rows after the others.
 fn by_rows<'a, O>(
     task: Task<'a, O>,
+    rows_of_pass: usize,
     scratch: &mut Scratch,
     work: &impl Fn(Task<'a, O>, &mut Scratch),
 ) {
     let Task { part, mut out } = task;
-    for first in part.rows.clone().step_by(ROWS) {
-        let rows = ROWS.min(part.rows.end - first);
+    for first in part.rows.clone().step_by(rows_of_pass.max(1)) {
+        let rows = rows_of_pass.min(part.rows.end - first);
         let (now, rest) = out.split_at(Axis(0), rows);
         out = rest;
         let part = Part {
@@ -156,7 +163,10 @@ mod tests {
             over_parts(
                 &mut out,
                 [rows, width, depth],
-                16,
+                Pass {
+                    rows: 100,
+                    columns: 16,
+                },
                 usize::MAX,
                 &mut scratch,
                 &|task: Task<'_, u8>, _| {

@@ -36,9 +36,6 @@ pub(super) struct Weights<K> {
     parts: Vec<Stretch>,
 }
 
-/// Blocks in a stretch that stays in the nearest caches, unpacked: 32 KiB of the widest panels.
-const BLOCKS_AT_A_TIME: usize = 32;
-
 /// Zero points, counted from the least code where they are integers.
 #[derive(Debug, Clone, PartialEq)]
 enum Zeros {
@@ -108,7 +105,7 @@ impl<K: Kernel> Weights<K> {
             value,
             offset,
             whole: layout.stretches(usize::MAX),
-            parts: layout.stretches(BLOCKS_AT_A_TIME),
+            parts: layout.stretches(K::BLOCKS_AT_A_TIME),
         };
         weights.refuse_special_floats(scheme.format())?;
         Ok(weights)
@@ -134,7 +131,7 @@ impl<K: Kernel> Weights<K> {
             offset,
             fills_finitely: true,
             whole: layout.stretches(usize::MAX),
-            parts: layout.stretches(BLOCKS_AT_A_TIME),
+            parts: layout.stretches(K::BLOCKS_AT_A_TIME),
         })
     }
 

@@ -27,6 +27,15 @@ pub(crate) fn prefetch<T>(near: &[T]) {
     let _ = near;
 }
 
+/// Asks for an array that is to be read a while from now.
+#[inline(always)]
+pub(crate) fn ask_for<T>(array: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    x86::prefetch(array.as_ptr(), array.len(), 0);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = array;
+}
+
 /// What a loop reads from front to back, to be asked for ahead step by step: many requests at once
 /// would wait for each other, and the loop for them.
 #[derive(Debug, Clone, Copy)]

@@ -4,6 +4,8 @@
     reason = "entering code compiled for an instruction set is unsafe; a proof makes it sound"
 )]
 
+mod amx;
+
 use std::arch::x86_64::{
     __m128i, __m256i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm_sfence, _mm_stream_si128,
     _mm256_loadu_si256, _mm256_stream_si256,
@@ -11,6 +13,7 @@ use std::arch::x86_64::{
 
 use std::sync::OnceLock;
 
+pub(crate) use self::amx::AmxInt8;
 use super::{Isa, Loops};
 use crate::element::Number;
 
@@ -189,7 +192,7 @@ impl Widest {
         let avx512 = || Avx512::detect().map_or_else(avx2, Self::Avx512);
         *IN_USE.get_or_init(|| match Isa::selected() {
             Ok(Isa::Portable) => Self::Baseline,
-            Ok(Isa::Avx512 | Isa::Avx512Vnni) => avx512(),
+            Ok(Isa::Avx512 | Isa::Avx512Vnni | Isa::AmxInt8) => avx512(),
             _ => avx2(),
         })
     }

@@ -10,9 +10,9 @@ use super::{
 #[test]
 fn groups_that_span_stretches_are_those_of_the_reference() {
     let mut random = Random(41);
-    let (rows, outputs, depth) = (19, 35, 2_700);
+    let (rows, outputs, depth) = (43, 35, 2_700);
     for bits in [2, 4, 7, 8] {
-        for group in [700, 1_024, 1_500, depth] {
+        for group in [96, 700, 1_024, 1_500, depth] {
             for scheme in [
                 Scheme::int(bits).per_group(group),
                 Scheme::int(bits).asymmetric().per_group(group),

@@ -10,7 +10,8 @@ use crate::clock::{Entry, Role, Work};
 /// Instructions whose rate limits a kernel.
 #[derive(Clone, Copy)]
 pub(crate) enum Instructions {
-    /// Pairs of 16-bit products (`vpmaddwd`), or four products of bytes (`vpdpbusd`) where there are.
+    /// Pairs of 16-bit products (`vpmaddwd`), four products of bytes (`vpdpbusd`), or tiles of bytes
+    /// (`tdpbsud`) where there are.
     Bytes,
     /// 4-bit by 8-bit: eight `vpmaddubsw` before widening, or `vpdpbusd`.
     Nibbles,
@@ -114,10 +115,11 @@ mod x86 {
             (Bytes, Isa::Avx512) => ("vpmaddwd", Box::new(|| unsafe { words_512() })),
             (Bytes | Nibbles, Isa::AvxVnni) => ("vpdpbusd", Box::new(|| unsafe { dot_256() })),
             (Bytes | Nibbles, Isa::Avx512Vnni) => ("vpdpbusd", Box::new(|| unsafe { dot_512() })),
+            (Bytes | Nibbles, Isa::AmxInt8) => ("tdpbsud", Box::new(|| unsafe { tiles() })),
             (Nibbles, Isa::Avx2) => ("8 vpmaddubsw", Box::new(|| unsafe { pairs_256() })),
             (Nibbles, Isa::Avx512) => ("8 vpmaddubsw", Box::new(|| unsafe { pairs_512() })),
             (Floats, Isa::Avx2 | Isa::AvxVnni) => ("FMA", Box::new(|| unsafe { floats_256() })),
-            (Floats, Isa::Avx512 | Isa::Avx512Vnni) => {
+            (Floats, Isa::Avx512 | Isa::Avx512Vnni | Isa::AmxInt8) => {
                 ("FMA", Box::new(|| unsafe { floats_512() }))
             }
             _ => return None,
@@ -196,6 +198,41 @@ mod x86 {
         |sum, w, x| *sum = _mm512_fmadd_ps(w, x, *sum),
         _mm512_set1_ps(1.0)
     );
+
+    /// Four products of tiles at a time, on tiles alone.
+    ///
+    /// # Safety
+    /// AMX must be available, and allowed to the process.
+    unsafe fn tiles() -> f64 {
+        #[repr(align(64))]
+        struct Configuration([u8; 64]);
+        let mut configuration = Configuration([0; 64]);
+        configuration.0[0] = 1;
+        for tile in 0..8 {
+            configuration.0[16 + 2 * tile] = 64;
+            configuration.0[48 + tile] = 16;
+        }
+        // SAFETY: the tiles are configured as the largest there are, and released in the end.
+        unsafe {
+            std::arch::asm!(
+                "ldtilecfg [{configuration}]",
+                "2:",
+                "tdpbsud tmm0, tmm4, tmm6",
+                "tdpbsud tmm1, tmm4, tmm7",
+                "tdpbsud tmm2, tmm5, tmm6",
+                "tdpbsud tmm3, tmm5, tmm7",
+                "dec {turns}",
+                "jnz 2b",
+                "tilerelease",
+                configuration = in(reg) &raw const configuration,
+                turns = inout(reg) TURNS => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+        2.0 * (4 * 16 * 16 * 64 * TURNS) as f64
+    }
 
     /// A value that the compiler knows nothing of, so that a product is not computed once for all.
     #[target_feature(enable = "avx2")]

@@ -15,7 +15,10 @@ use super::{
     vector::{Vector, for_quads, four, quad, run_packed, run_unpacked},
 };
 use crate::{
-    kernel::layout::{BLOCK, QUADS, Segment},
+    kernel::{
+        layout::{BLOCK, QUADS, Segment},
+        operand::Stacks,
+    },
     simd::Loops,
 };
 
@@ -58,7 +61,7 @@ impl<V: Vector, P: Products<V>, const VECTORS: usize> Kernel for ByteKernel<V, P
         self.v.run(loops)
     }
 
-    fn unpack(self, bits: u32, blocks: &[u8], unpacked: &mut [u8]) {
+    fn unpack(self, bits: u32, blocks: &[u8], _: Stacks, unpacked: &mut [u8]) {
         let v = self.v;
         match bits {
             1 => v.run(Unpack::<V, 1>(v, blocks, unpacked)),

@@ -12,6 +12,8 @@
 //! scale, in the order of the groups; with real zero points
 //! `(Σ (x − zx)·q − z · Σ (x − zx)) · scale`.
 
+use std::ops::Range;
+
 use super::{ask_ahead, lanes::Lanes};
 use crate::kernel::{layout::Segment, weights::GroupZeros};
 
@@ -56,6 +58,23 @@ pub(in crate::kernel) struct Ends<'a> {
 }
 
 impl Ends<'_> {
+    /// The same of some rows of the tile.
+    #[inline(always)]
+    pub(super) fn of_rows(&mut self, columns: usize, rows: Range<usize>) -> Ends<'_> {
+        let sums = rows.start * columns..rows.end * columns;
+        Ends {
+            segments: self.segments,
+            parameters: Parameters {
+                x_sums: &self.parameters.x_sums[rows.start..],
+                x_zero: &self.parameters.x_zero[rows],
+                ..self.parameters
+            },
+            are_plain: self.are_plain,
+            raw: &mut self.raw[sums.clone()],
+            scaled: self.scaled.get_mut(sums).unwrap_or_default(),
+        }
+    }
+
     /// Whether a segment is a group of which there is nothing to say but one number for each row.
     #[inline(always)]
     pub(super) fn is_plain(&self, segment: &Segment) -> bool {
@@ -95,6 +114,30 @@ impl Ends<'_> {
             return self.take_any(v, columns, segment, vector, *sums);
         }
         self.scale(v, segment.group, columns, vector * V::LANES, sums);
+    }
+
+    /// Takes the raw sums over a group that are in their place, at its end.
+    #[inline(always)]
+    pub(super) fn take_raw<V: Lanes, const ROWS: usize>(
+        &mut self,
+        v: V,
+        columns: usize,
+        segment: &Segment,
+        vector: usize,
+    ) {
+        let lane = vector * V::LANES;
+        let mut sums = [v.splat(0); ROWS];
+        for (row, sums) in sums.iter_mut().enumerate() {
+            *sums = v.load_lanes(&self.raw[row * columns + lane..]);
+        }
+        self.make_exact(v, segment.group, columns, lane, &mut sums);
+        if self.scaled.is_empty() {
+            for (row, sums) in sums.into_iter().enumerate() {
+                v.store_lanes(&mut self.raw[row * columns + lane..], sums);
+            }
+        } else {
+            self.scale(v, segment.group, columns, lane, &sums);
+        }
     }
 
     /// The same in all cases.

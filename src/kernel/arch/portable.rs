@@ -177,7 +177,11 @@ impl Kernel for Portable {
                 let block = &blocks[index * bytes..(index + 1) * bytes];
                 unpack(bits, LANES, block, &mut unpacked, i16::from);
             }
-            add_block(&unpacked, &rows.blocks[index * rows.height + row], sums);
+            add_block(
+                &unpacked,
+                &rows.blocks[index * rows.stacks.height + row],
+                sums,
+            );
         };
         over_segments(rows, ends, block);
     }
@@ -187,7 +191,7 @@ impl Kernel for Portable {
         let block = |index: usize, row: usize, sums: &mut [i32; LANES]| {
             add_block(
                 &blocks[index],
-                &rows.blocks[index * rows.height + row],
+                &rows.blocks[index * rows.stacks.height + row],
                 sums,
             );
         };

@@ -4,6 +4,7 @@
     reason = "instructions that not every machine has; each block says what proves them"
 )]
 
+pub(super) mod amx;
 mod bits256;
 mod bits512;
 mod lanes256;
