@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     observe::Statistics,
     scheme::Scheme,
-    simd::NOTHING,
+    simd::{Loops, NOTHING, wide},
 };
 
 /// The range, among fractions of the one seen, whose quantization errors `Σ w |x − x̂|^p` are the
@@ -77,24 +77,41 @@ impl MeanSquaredError {
         (self.steps, self.max_shrink) = (steps, max_shrink);
         Ok(self)
     }
+}
 
-    /// The error of all points, each distance in units of `1 / unit`.
-    fn error(&self, points: &Points<'_>, parameter: Parameter, rule: Rule<f32>, unit: f32) -> f64 {
+/// The distances of all points from what rounding makes of them, in units of `1 / unit`, added up.
+struct Distances<'a> {
+    points: &'a Points<'a>,
+    parameter: Parameter,
+    rule: Rule<f32>,
+    unit: f32,
+    norm: f32,
+}
+
+impl Loops for Distances<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
         const BUFFER: usize = 256;
+        let Self { points, unit, .. } = self;
         let mut buffer = [0.0_f32; BUFFER];
         let mut total = 0.0;
         for (index, values) in points.values.chunks(BUFFER).enumerate() {
             let errors = &mut buffer[..values.len()];
-            let parameters = SpanParameters::shared(&parameter, values.len());
-            loops::fake_quantize(values, errors, parameters, rule, NOTHING);
+            let parameters = SpanParameters::shared(&self.parameter, values.len());
+            loops::fake_quantize(values, errors, parameters, self.rule, NOTHING);
             for (error, x) in errors.iter_mut().zip(values) {
                 *error = (x - *error) * unit;
             }
             if self.norm == 2.0 {
-                errors.iter_mut().for_each(|error| *error *= *error);
+                for error in &mut *errors {
+                    *error *= *error;
+                }
             } else {
-                let power = |error: &mut f32| *error = error.abs().powf(self.norm);
-                errors.iter_mut().for_each(power);
+                for error in &mut *errors {
+                    *error = error.abs().powf(self.norm);
+                }
             }
             if let Some(weights) = &points.weights {
                 for (error, weight) in errors.iter_mut().zip(&weights[index * BUFFER..]) {
@@ -114,6 +131,7 @@ fn unit_of(magnitude: f32) -> f32 {
 }
 
 /// The sum in f64, eight lanes at a time.
+#[inline(always)]
 fn sum(values: &[f32]) -> f64 {
     let mut lanes = [0.0_f64; 8];
     for chunk in values.chunks(8) {
@@ -143,7 +161,13 @@ impl Calibrator for MeanSquaredError {
                 (fraction * seen.max()).max(seen.min()).min(seen.max()),
             )?;
             let parameter = Parameter::from_range(scheme, range)?;
-            let error = self.error(&points, parameter, rule, unit);
+            let error = wide(Distances {
+                points: &points,
+                parameter,
+                rule,
+                unit,
+                norm: self.norm,
+            });
             if error < best.0 {
                 best = (error, range);
             }

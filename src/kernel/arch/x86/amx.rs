@@ -1,6 +1,6 @@
 //! Tiles of AMX: matrices of 16 rows of 64 bytes, multiplied whole.
 
-use std::{arch::asm, slice::Chunks};
+use std::{arch::asm, cell::Cell, marker::PhantomData, slice::Chunks};
 
 use crate::{
     kernel::layout::BLOCK,
@@ -30,10 +30,11 @@ struct Configuration([u8; LINE]);
 /// after the first 16; `tmm4` and `tmm5` the activations of the same rows; `tmm6` and `tmm7` the
 /// weights of 16 columns each.
 ///
-/// They are released when this is dropped. Nothing but this uses such registers in the crate, and
-/// no code that a compiler makes does.
+/// They are those of a thread, which this does not leave, and are released when it is dropped. Nothing
+/// but this uses such registers in the crate, and no code that a compiler makes does.
 #[derive(Debug)]
 pub(in crate::kernel) struct Tiles {
+    of_thread: PhantomData<*const ()>,
     /// Rows of the lower tiles, none if the upper ones have all.
     lower: usize,
     rows: usize,
@@ -41,8 +42,16 @@ pub(in crate::kernel) struct Tiles {
     blocks: usize,
 }
 
+thread_local! {
+    /// Whether the thread's tiles are configured.
+    static IN_USE: Cell<bool> = const { Cell::new(false) };
+}
+
 impl Tiles {
     /// Tiles for 1 to [`HEIGHT`] rows, and products of whole runs of blocks or of single ones.
+    ///
+    /// # Panics
+    /// Where the thread has some already.
     pub(in crate::kernel) fn new(_: AmxInt8, rows: usize, in_runs: bool) -> Self {
         let rows = rows.clamp(1, HEIGHT);
         let upper = rows.min(SIDE);
@@ -68,6 +77,10 @@ impl Tiles {
                 configuration.0[48 + tile] = rows.to_le_bytes()[0];
             }
         }
+        assert!(
+            !IN_USE.replace(true),
+            "one use of a thread's tiles at a time"
+        );
         // SAFETY: the argument proves AMX; the configuration has the 64 bytes that are read, and says
         // of each tile that is used no more rows and bytes than there are.
         unsafe {
@@ -80,6 +93,7 @@ impl Tiles {
             );
         }
         Self {
+            of_thread: PhantomData,
             lower,
             rows,
             blocks,
@@ -237,5 +251,6 @@ impl Drop for Tiles {
                 options(nostack, nomem, preserves_flags),
             );
         }
+        IN_USE.set(false);
     }
 }
