@@ -29,7 +29,7 @@ pub(super) mod words;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use std::fmt::Debug;
+use std::{fmt::Debug, slice::Chunks};
 
 use self::{decode::Decode, ends::Ends, float_row::RowOf};
 use super::{
@@ -55,6 +55,13 @@ impl<'a, C: Copy> Rows<'a, C> {
     #[inline(always)]
     fn block<const ROWS: usize>(self, index: usize) -> &'a [[C; BLOCK]] {
         &self.blocks[index * self.stacks.height..][..ROWS]
+    }
+
+    /// What comes next, in a part for each of so many steps.
+    #[inline(always)]
+    fn ahead_in(self, steps: usize) -> Chunks<'a, u8> {
+        let part = self.ahead.len().div_ceil(steps.max(1));
+        self.ahead.chunks(part.max(1))
     }
 }
 

@@ -15,6 +15,10 @@ use super::{
 };
 use crate::simd::Loops;
 
+/// Rows that take so little time that a tile asks for the weights ahead itself, far from where it
+/// is.
+const FEW: usize = 2;
+
 /// What is wanted of a product.
 pub(super) enum Target<'a> {
     /// The exact sums `Σ (x − zx) (w − zw)`, of weights with one group and integer zero points.
@@ -53,7 +57,13 @@ impl<K: Kernel> Loops for Product<'_, '_, K> {
         let stacks = x.stacks;
         let in_runs = stacks.run > 1;
         let unpacks = in_runs || rows > K::ROWS_TO_UNPACK && !K::takes_packed(bits);
-        let stretches = weights.stretches(in_runs || rows > stacks.height);
+        let few = if K::takes_packed(bits) {
+            FEW
+        } else {
+            stacks.height
+        };
+        let are_many = in_runs || rows > few;
+        let stretches = weights.stretches(are_many);
         let tiles = K::tiles(bits, rows);
         let codes = K::Code::blocks(x);
         let has_zeros = x.zero[part.rows.clone()].iter().any(|&zero| zero != 0);
@@ -88,7 +98,7 @@ impl<K: Kernel> Loops for Product<'_, '_, K> {
                 }
                 // Reading what comes next is spread over the tiles.
                 let mut next: &[u8] = &[];
-                if in_runs {
+                if are_many {
                     next = match stretches.get(index + 1) {
                         Some(stretch) => weights.blocks(panel, stretch.blocks.clone()),
                         None if panel + 1 < last_panel => {

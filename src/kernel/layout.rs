@@ -137,6 +137,12 @@ pub(super) struct Stretch {
     pub(super) segments: Vec<Segment>,
 }
 
+/// The blocks of a stretch, of which these are the segments.
+#[inline(always)]
+pub(super) fn blocks_of(segments: &[Segment]) -> usize {
+    segments.last().map_or(0, |last| last.block + last.blocks)
+}
+
 impl Layout {
     /// # Errors
     /// [`Error::TooLarge`](crate::Error::TooLarge) if the codes, filled up to blocks, cannot be

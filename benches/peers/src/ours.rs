@@ -3,8 +3,8 @@
 use std::hint::black_box;
 
 use lowbit::{
-    Activations, Isa, PackedLinear, QTensor, RoundToNearest, Scheme, SchemeBuilder, Workspace,
-    prelude::*,
+    Activations, Affine, Isa, PackedLinear, QTensor, RoundToNearest, Scheme, SchemeBuilder,
+    Workspace, prelude::*,
 };
 use ndarray::{Array2, ArrayView2};
 
@@ -83,6 +83,35 @@ pub(crate) fn entry(
     };
     Entry {
         name: format!("lowbit {isa}, {what}"),
+        role: Role::Ours,
+        cells: rows.iter().map(work).collect(),
+    }
+}
+
+/// Codes by codes to sums of 32 bits, which is all that some peers compute.
+pub(crate) fn exact(isa: Isa, weights: &QTensor, columns: usize, rows: &[usize]) -> Entry {
+    let scheme = Scheme::int(8).build().expect("a scheme");
+    let codes = Affine::per_tensor(scheme, 1.0, 0.0).expect("parameters");
+    let layer = PackedLinear::pack_for(isa, weights, None)
+        .and_then(|layer| layer.with_activations(Activations::Static(codes)))
+        .expect("integer weights");
+    let work = |&rows: &usize| -> Option<Work> {
+        let x = Array2::from_shape_fn((rows, columns), |(i, j)| {
+            ((i * 37 + j * 11) % 251) as u8 as i8
+        });
+        let mut out = Array2::zeros((rows, layer.dim().0));
+        let operations = 2.0 * (rows * weights.len()) as f64;
+        let (layer, mut workspace) = (layer.clone(), Workspace::new());
+        Some(Box::new(move || {
+            layer
+                .accumulate_into(&x, &mut out, &mut workspace)
+                .expect("sums");
+            black_box(&mut out);
+            operations
+        }))
+    };
+    Entry {
+        name: format!("lowbit {isa}, W8A8 of codes, i32"),
         role: Role::Ours,
         cells: rows.iter().map(work).collect(),
     }

@@ -111,6 +111,10 @@ fn w8a8(options: &Options) -> Result<Group, Box<dyn Error>> {
     let (weights, x) = operands(options);
     let schemes = [("W8A8", int(8).per_axis(0))];
     let mut entries = rows_of_ours(options, &schemes, true, Instructions::Bytes, (&weights, &x));
+    let quantized = ours::quantized(int(8).per_axis(0), &weights);
+    for isa in ours::instruction_sets(options) {
+        entries.push(ours::exact(isa, &quantized, x.ncols(), &options.rows));
+    }
     entries.push(others::rten_integer(&weights, &options.rows));
     entries.push(others::candle(GgmlDType::Q8_0, &weights, &x, &options.rows));
     Ok(Group {

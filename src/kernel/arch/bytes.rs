@@ -16,10 +16,10 @@ use super::{
 };
 use crate::{
     kernel::{
-        layout::{BLOCK, QUADS, Segment},
+        layout::{BLOCK, QUADS, Segment, blocks_of},
         operand::Stacks,
     },
-    simd::Loops,
+    simd::{Loops, ask_for},
 };
 
 /// The kernel of panels of `VECTORS` vectors.
@@ -286,6 +286,7 @@ where
         let v = tile.v;
         let capacity = P::capacity(BITS);
         let vector = 4 * V::LANES * BITS as usize;
+        let mut ahead = tile.rows.ahead_in(blocks_of(tile.ends.segments));
         for segment in tile.ends.segments {
             let mut parts = tile.start::<VECTORS, ROWS, CHAINS>(segment);
             let mut wide = [[v.zero(); ROWS]; VECTORS];
@@ -295,6 +296,7 @@ where
             for (index, block) in blocks.enumerate() {
                 let x = tile.rows.block::<ROWS>(segment.block + index);
                 ask_ahead::<_, ROWS>(block);
+                ask_for(ahead.next().unwrap_or_default());
                 if P::FILLS && capacity >= QUADS && held == capacity / QUADS {
                     tile.widen(&mut wide, &mut parts);
                     (is_wide, held) = (true, 0);
@@ -336,6 +338,7 @@ where
         let v = tile.v;
         let quad = 4 * V::LANES;
         let vector = quad * QUADS;
+        let mut ahead = tile.rows.ahead_in(blocks_of(tile.ends.segments));
         for segment in tile.ends.segments {
             let mut parts = tile.start::<VECTORS, ROWS, CHAINS>(segment);
             let mut wide = [[v.zero(); ROWS]; VECTORS];
@@ -345,6 +348,7 @@ where
             for (index, block) in blocks.enumerate() {
                 let x = tile.rows.block::<ROWS>(segment.block + index);
                 ask_ahead::<_, ROWS>(block);
+                ask_for(ahead.next().unwrap_or_default());
                 // Parts are full after some blocks, or within a block.
                 if P::FILLS && tile.capacity < QUADS {
                     for first in (0..QUADS).step_by(tile.capacity) {

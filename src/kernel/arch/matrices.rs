@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     kernel::{
-        layout::{BLOCK, Layout, Segment},
+        layout::{BLOCK, Layout, Segment, blocks_of},
         operand::Stacks,
     },
     simd::{
@@ -168,14 +168,7 @@ impl Loops for Stack<'_> {
                 && (segment.blocks.is_multiple_of(RUN) || index == last)
         });
         let mut tiles = Tiles::new(self.proof, self.rows.count, in_runs);
-        let blocks = segments.last().map_or(0, |last| last.block + last.blocks);
-        let mut ahead = self.rows.ahead.chunks(
-            self.rows
-                .ahead
-                .len()
-                .div_ceil(blocks.div_ceil(RUN).max(1))
-                .max(1),
-        );
+        let mut ahead = self.rows.ahead_in(blocks_of(segments).div_ceil(RUN));
         for segment in segments {
             if segment.begins {
                 tiles.clear();

@@ -11,7 +11,10 @@ use super::{
     float_row::{RowOf, multiply_row},
     vector::Vector,
 };
-use crate::{kernel::layout::QUADS, simd::Loops};
+use crate::{
+    kernel::layout::{QUADS, blocks_of},
+    simd::{Loops, ask_for},
+};
 
 /// Vectors with such an instruction.
 pub(in crate::kernel) trait Words: Vector {
@@ -175,12 +178,16 @@ where
             mut ends,
         } = self.0;
         let quad = 4 * V::LANES;
+        let mut ahead = rows.ahead_in(blocks_of(ends.segments));
         for segment in ends.segments {
             let start: [V::Lanes; ROWS] = ends.start(v, segment);
             for first in (0..VECTORS).step_by(TOGETHER) {
                 let mut halves = [[[v.zero(); HALVES]; ROWS]; TOGETHER];
                 for index in segment.block..segment.block + segment.blocks {
                     let x = rows.block::<ROWS>(index);
+                    if first == 0 {
+                        ask_for(ahead.next().unwrap_or_default());
+                    }
                     for (vector, halves) in halves.iter_mut().enumerate() {
                         let block = (index * VECTORS + first + vector) * QUADS * quad;
                         source.ask_ahead::<ROWS>(block);
