@@ -5,13 +5,14 @@
 //! compile them for what the machine has.
 
 use super::{
+    Parameter,
     scalar::{self, Rule},
     steps::zip,
 };
 use crate::{
     codes::minifloat,
     element::{Code, Real},
-    simd::Ahead,
+    simd::{Ahead, Loops, NOTHING, wide},
 };
 
 pub(crate) use super::steps::SpanParameters;
@@ -83,6 +84,32 @@ pub(crate) fn dequantize<T: Real, C: Code, A: Copy>(
             let pattern = low_byte(code.into() + least);
             *x = T::of_f32(minifloat::decode(pattern, float)) * scale;
         }),
+    }
+}
+
+/// What rounding makes of values that share a parameter, by the widest instructions of the machine.
+pub(crate) fn images(x: &[f32], images: &mut [f32], parameter: &Parameter, rule: Rule<f32>) {
+    wide(Images {
+        x,
+        images,
+        parameters: SpanParameters::shared(parameter, x.len()),
+        rule,
+    });
+}
+
+struct Images<'a> {
+    x: &'a [f32],
+    images: &'a mut [f32],
+    parameters: SpanParameters<'a>,
+    rule: Rule<f32>,
+}
+
+impl Loops for Images<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        fake_quantize(self.x, self.images, self.parameters, self.rule, NOTHING);
     }
 }
 

@@ -4,17 +4,11 @@ use ndarray::{ArrayView2, ArrayViewD, Ix2};
 
 use super::{LayerInputs, Quantizer, layer_inputs::Costs};
 use crate::{
-    affine::{
-        Affine, Parameter, Range, Ranges,
-        loops::{self, SpanParameters},
-        same_shape,
-        scalar::Rule,
-    },
+    affine::{Affine, Parameter, Range, Ranges, loops, same_shape, scalar::Rule},
     error::{Error, Result},
     groups::Groups,
     parallel::map_pieces,
     scheme::Scheme,
-    simd::NOTHING,
     tensor::QTensor,
 };
 
@@ -132,8 +126,7 @@ impl AwqClip {
             for part in parts {
                 let weights = &weights[part.start..part.start + part.len];
                 change.resize(part.len, 0.0);
-                let parameters = SpanParameters::shared(&parameter, part.len);
-                loops::fake_quantize(weights, &mut change, parameters, rule, NOTHING);
+                loops::images(weights, &mut change, &parameter, rule);
                 for (change, &weight) in change.iter_mut().zip(weights) {
                     *change -= weight;
                 }

@@ -6,17 +6,11 @@ use ndarray::ArrayViewD;
 
 use super::{Quantizer, affine_of_groups};
 use crate::{
-    affine::{
-        Parameter,
-        loops::{self, SpanParameters},
-        scalar::Rule,
-        store,
-    },
+    affine::{Parameter, loops, scalar::Rule, store},
     calibrate::{Calibrator, FullRange},
     error::{Error, Result},
     observe::Statistics,
     scheme::{Format, Mapping, Scheme},
-    simd::NOTHING,
     tensor::QTensor,
 };
 
@@ -197,8 +191,7 @@ impl<'a> Group<'a> {
     }
 
     fn requantize(&mut self, parameter: Parameter) {
-        let parameters = SpanParameters::shared(&parameter, self.values.len());
-        loops::fake_quantize(self.values, &mut self.image, parameters, self.rule, NOTHING);
+        loops::images(self.values, &mut self.image, &parameter, self.rule);
     }
 
     /// `Σ|W − Q⁻¹(Q(W))|`.
