@@ -17,7 +17,7 @@ options (defaults in brackets):
                         w4a8, w4a4: 4 bits a row, inputs of 8 or 4 bits per token; all [w3]
   --objective WORD      kl: learn the float model's probabilities; ce: the next token; both [kl]
   --lora RANK           train adapters of this rank beside weights that stay [all weights]
-  --steps N             steps of training [4000]
+  --steps N             steps of training [2000]
   --batch N             stories a step [4]
   --rate X              the greatest rate of weights [as the setting has it]
   --seed N              of the order of stories, and of adapters [1]
@@ -28,10 +28,10 @@ options (defaults in brackets):
   --eval FILE           the same, never trained on; what follows the stories that are reported
                         is for choosing [../shared/data/tinystories-validation.u16]
   --written N           stories that the float model writes for each of the training file, to
-                        distil on, about 150 MB for each of TinyStories [6]
+                        distil on, about 150 MB for each of TinyStories [3]
   --stories N           stories to evaluate [60]
   --methods LIST        what to try before training, with commas between
-                        [gptaq+block+model=400,best+block+model=400]
+                        [best+block+model=400]
   --json FILE           write what was measured";
 
 pub struct Options {
@@ -59,7 +59,7 @@ impl Options {
             settings: vec![Setting::named("w3")?],
             objectives: vec![Objective::Distillation],
             lora: None,
-            steps: 4000,
+            steps: 2000,
             batch: 4,
             rate: None,
             seed: 1,
@@ -68,7 +68,7 @@ impl Options {
             model: "../shared/models/stories260K".into(),
             training: "../shared/data/tinystories-calibration.u16".into(),
             eval: "../shared/data/tinystories-validation.u16".into(),
-            written: 6,
+            written: 3,
             stories: 60,
             methods: METHODS.map(String::from).to_vec(),
             json: None,

@@ -10,7 +10,7 @@ use lowbit::{
 use crate::{llama::Llama, method::Method, setting::Setting, stories::Story};
 
 /// What is tried.
-pub const METHODS: [&str; 2] = ["gptaq+block+model=400", "best+block+model=400"];
+pub const METHODS: [&str; 1] = ["best+block+model=400"];
 
 /// Stories to calibrate on.
 const CALIBRATION: usize = 64;
