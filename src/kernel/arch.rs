@@ -60,8 +60,7 @@ impl<'a, C: Copy> Rows<'a, C> {
     /// What comes next, in a part for each of so many steps.
     #[inline(always)]
     fn ahead_in(self, steps: usize) -> Chunks<'a, u8> {
-        let part = self.ahead.len().div_ceil(steps.max(1));
-        self.ahead.chunks(part.max(1))
+        shares(self.ahead, steps)
     }
 }
 
@@ -183,6 +182,12 @@ impl<K: Kernel> Loops for Unpack<'_, K> {
         } = self;
         unpack(bits, K::LANES, blocks, unpacked, K::Weight::from);
     }
+}
+
+/// Bytes in equal shares, one for each of so many steps while there are any.
+#[inline(always)]
+pub(super) fn shares(bytes: &[u8], steps: usize) -> Chunks<'_, u8> {
+    bytes.chunks(bytes.len().div_ceil(steps.max(1)).max(1))
 }
 
 /// Asks for what lies ahead where weights pass by once, for a few rows: products of so few take no

@@ -5,6 +5,7 @@ use super::{
     arch::{
         Kernel, Rows,
         ends::{Ends, Parameters},
+        shares,
     },
     layout::BLOCK,
     operand::{ActivationCode, Operand},
@@ -107,11 +108,7 @@ impl<K: Kernel> Loops for Product<'_, '_, K> {
                         None => &[],
                     };
                 }
-                let share = next
-                    .len()
-                    .div_ceil(rows.div_ceil(stacks.height).max(1))
-                    .max(1);
-                let mut next = next.chunks(share);
+                let mut next = shares(next, rows.div_ceil(stacks.height));
                 let mut row = 0;
                 while row < rows {
                     // Not beyond the stack.

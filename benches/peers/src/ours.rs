@@ -89,17 +89,18 @@ pub(crate) fn entry(
 }
 
 /// Codes by codes to sums of 32 bits, which is all that some peers compute.
-pub(crate) fn exact(isa: Isa, weights: &QTensor, columns: usize, rows: &[usize]) -> Entry {
+pub(crate) fn exact(isa: Isa, weights: &QTensor, rows: &[usize]) -> Entry {
     let scheme = Scheme::int(8).build().expect("a scheme");
     let codes = Affine::per_tensor(scheme, 1.0, 0.0).expect("parameters");
     let layer = PackedLinear::pack_for(isa, weights, None)
         .and_then(|layer| layer.with_activations(Activations::Static(codes)))
         .expect("integer weights");
+    let (outputs, inputs) = layer.dim();
     let work = |&rows: &usize| -> Option<Work> {
-        let x = Array2::from_shape_fn((rows, columns), |(i, j)| {
+        let x = Array2::from_shape_fn((rows, inputs), |(i, j)| {
             ((i * 37 + j * 11) % 251) as u8 as i8
         });
-        let mut out = Array2::zeros((rows, layer.dim().0));
+        let mut out = Array2::zeros((rows, outputs));
         let operations = 2.0 * (rows * weights.len()) as f64;
         let (layer, mut workspace) = (layer.clone(), Workspace::new());
         Some(Box::new(move || {

@@ -113,7 +113,7 @@ fn w8a8(options: &Options) -> Result<Group, Box<dyn Error>> {
     let mut entries = rows_of_ours(options, &schemes, true, Instructions::Bytes, (&weights, &x));
     let quantized = ours::quantized(int(8).per_axis(0), &weights);
     for isa in ours::instruction_sets(options) {
-        entries.push(ours::exact(isa, &quantized, x.ncols(), &options.rows));
+        entries.push(ours::exact(isa, &quantized, &options.rows));
     }
     entries.push(others::rten_integer(&weights, &options.rows));
     entries.push(others::candle(GgmlDType::Q8_0, &weights, &x, &options.rows));
