@@ -232,9 +232,7 @@ macro_rules! element_of_16_bits {
             #[inline(always)]
             fn widen<'a>(elements: &'a [Self], buffer: &'a mut [Self::Real; BLOCK]) -> &'a [f32] {
                 let reals = &mut buffer[..elements.len()];
-                for (real, element) in reals.iter_mut().zip(elements) {
-                    *real = element.widened();
-                }
+                Half::widen(elements, reals);
                 reals
             }
 
@@ -248,9 +246,7 @@ macro_rules! element_of_16_bits {
 
             #[inline(always)]
             fn narrow(elements: &mut [Self], buffer: &[Self::Real; BLOCK]) {
-                for (element, &real) in elements.iter_mut().zip(buffer) {
-                    *element = Self::narrowed(real);
-                }
+                Half::narrow(buffer, elements);
             }
         }
     };

@@ -4,6 +4,9 @@
 
 use half::{bf16, f16};
 
+#[cfg(target_arch = "x86_64")]
+use crate::simd::x86::Widest;
+
 /// A 16-bit float in loops.
 pub(super) trait Half: Copy {
     /// The value, exactly.
@@ -11,6 +14,32 @@ pub(super) trait Half: Copy {
 
     /// The nearest value, ties to even.
     fn narrowed(value: f32) -> Self;
+
+    /// Widens as many values as both slices have.
+    #[inline(always)]
+    fn widen(halves: &[Self], floats: &mut [f32]) {
+        widen_each(halves, floats);
+    }
+
+    /// Rounds as many values as both slices have.
+    #[inline(always)]
+    fn narrow(floats: &[f32], halves: &mut [Self]) {
+        narrow_each(floats, halves);
+    }
+}
+
+#[inline(always)]
+fn widen_each<H: Half>(halves: &[H], floats: &mut [f32]) {
+    for (float, half) in floats.iter_mut().zip(halves) {
+        *float = half.widened();
+    }
+}
+
+#[inline(always)]
+fn narrow_each<H: Half>(floats: &[f32], halves: &mut [H]) {
+    for (half, &float) in halves.iter_mut().zip(floats) {
+        *half = H::narrowed(float);
+    }
 }
 
 /// The bits of a float without its sign.
@@ -55,6 +84,24 @@ impl Half for f16 {
         let magnitude = if magnitude > INFINITY { nan } else { number };
         Self::from_bits((magnitude | bits >> 16 & 0x8000) as u16)
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn widen(halves: &[Self], floats: &mut [f32]) {
+        match Widest::in_use().avx2() {
+            Some(avx2) => avx2.widen(halves, floats),
+            None => widen_each(halves, floats),
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn narrow(floats: &[f32], halves: &mut [Self]) {
+        match Widest::in_use().avx2() {
+            Some(avx2) => avx2.narrow(floats, halves),
+            None => narrow_each(floats, halves),
+        }
+    }
 }
 
 impl Half for bf16 {
@@ -92,6 +139,35 @@ mod tests {
         }
     }
 
+    /// What slices of every length are converted to is what each value is.
+    fn by_slices<H: Half>(halves: &[H]) {
+        for len in (0..20).chain([halves.len()]) {
+            let mut floats = vec![-1.0; len];
+            H::widen(&halves[halves.len() - len..], &mut floats);
+            let expected = halves[halves.len() - len..]
+                .iter()
+                .map(|half| half.widened());
+            assert!(
+                floats
+                    .iter()
+                    .map(|x| x.to_bits())
+                    .eq(expected.map(f32::to_bits))
+            );
+            let mut back = vec![halves[0]; len];
+            H::narrow(&floats, &mut back);
+            // The bits, since NaN is no number's equal.
+            let bits = |half: &H| half.widened().to_bits();
+            let expected = floats.iter().map(|&float| bits(&H::narrowed(float)));
+            assert!(back.iter().map(bits).eq(expected));
+        }
+    }
+
+    #[test]
+    fn slices_are_converted_as_values_are() {
+        by_slices(&(0..=u16::MAX).map(f16::from_bits).collect::<Vec<_>>());
+        by_slices(&(0..=u16::MAX).map(bf16::from_bits).collect::<Vec<_>>());
+    }
+
     #[test]
     fn floats_are_narrowed_as_the_crate_does() {
         // Every exponent and sign, with the patterns that rounding looks at.
@@ -101,6 +177,9 @@ mod tests {
                 for value in [u32::from(high) << 16 | low, u32::from(high) << 13 | low] {
                     let value = f32::from_bits(value);
                     let (half, brain) = (f16::narrowed(value), bf16::narrowed(value));
+                    let mut one = [f16::ZERO];
+                    f16::narrow(&[value], &mut one);
+                    assert_eq!(one[0].to_bits(), half.to_bits(), "{value:?}");
                     assert_eq!(half.to_bits(), f16::from_f32(value).to_bits(), "{value:?}");
                     assert_eq!(
                         brain.to_bits(),

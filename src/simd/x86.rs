@@ -5,6 +5,7 @@
 )]
 
 mod amx;
+mod halves;
 
 use std::arch::x86_64::{
     __m128i, __m256i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm_sfence, _mm_stream_si128,
