@@ -25,7 +25,7 @@ impl DifferentiableBlock for Block {
         let weights: &Weights = weights.try_into().map_err(all)?;
         let into: &mut Weights = into.try_into().map_err(all)?;
         let (y, trace) = self.trace(x.clone(), weights, &AsTheyAre)?;
-        self.backward(&trace, weights, &AsTheyAre, slope(&y), into)
+        self.backward(&trace, weights, &AsTheyAre, slope(&y), into, None)
     }
 }
 
@@ -33,6 +33,6 @@ impl DifferentiableBlock for Block {
 impl DifferentiableModel for Llama {
     fn loss(&self, hidden: &Array2<f32>, float: &Array2<f32>) -> Result<(f64, Array2<f32>)> {
         let (loss, gradient) = divergence(&self.logits(hidden), &self.logits(float));
-        Ok((loss, self.logits_backward(hidden, &gradient)))
+        Ok((loss, self.logits_backward(hidden, &gradient, None)))
     }
 }

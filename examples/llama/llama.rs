@@ -8,6 +8,7 @@ mod gradients;
 pub mod loss;
 mod parts;
 mod product;
+mod rest;
 pub mod training;
 mod vector;
 
@@ -24,6 +25,8 @@ use block::Linear;
 #[allow(unused_imports, reason = "programs use parts of it")]
 pub use block::{Block, LAYERS};
 use parts::{add_rms_norm_gradient, rms_norm};
+#[allow(unused_imports, reason = "programs use parts of it")]
+pub use rest::Rest;
 
 #[derive(Debug, Clone)]
 pub struct Llama {
@@ -100,14 +103,39 @@ impl Llama {
         product::outputs(normed, self.head())
     }
 
-    /// The gradient of the hidden states after the last block, given that of [`logits`](Self::logits).
-    pub fn logits_backward(&self, hidden: &Array2<f32>, gradient: &Array2<f32>) -> Array2<f32> {
+    /// The gradient of the hidden states after the last block, given that of [`logits`](Self::logits);
+    /// adds those of head and norm to `rest` where they are asked for.
+    pub fn logits_backward(
+        &self,
+        hidden: &Array2<f32>,
+        gradient: &Array2<f32>,
+        rest: Option<&mut Rest>,
+    ) -> Array2<f32> {
         let mut to_normed = Array2::zeros(hidden.dim());
         product::add_to_inputs(gradient, self.head(), &mut to_normed);
+        let to_norm = rest.map(|rest| {
+            let head = rest.head.as_mut().unwrap_or(&mut rest.embedding);
+            product::add_to_weights(gradient, &self.normed(hidden), head);
+            &mut rest.norm
+        });
         let mut to_hidden = Array2::zeros(hidden.dim());
-        let norm = (&self.norm, self.epsilon);
-        add_rms_norm_gradient(hidden, norm.0, norm.1, &to_normed, &mut to_hidden);
+        add_rms_norm_gradient(
+            hidden,
+            &self.norm,
+            self.epsilon,
+            &to_normed,
+            &mut to_hidden,
+            to_norm,
+        );
         to_hidden
+    }
+
+    /// Adds the gradient of the embedding, given that of [`embed`](Self::embed).
+    pub fn embed_backward(&self, tokens: &[u16], gradient: &Array2<f32>, rest: &mut Rest) {
+        for (&token, gradient) in tokens.iter().zip(gradient.rows()) {
+            let mut row = rest.embedding.row_mut(token.into());
+            row += &gradient;
+        }
     }
 
     fn head(&self) -> &Array2<f32> {

@@ -16,13 +16,15 @@ pub fn rms_norm(x: &Array2<f32>, gain: &Array1<f32>, epsilon: f32) -> Array2<f32
     normed
 }
 
-/// Adds the gradient of the input of [`rms_norm`], given that of its output.
+/// Adds the gradient of the input of [`rms_norm`], given that of its output, and that of its gain
+/// where it is asked for.
 pub fn add_rms_norm_gradient(
     x: &Array2<f32>,
     gain: &Array1<f32>,
     epsilon: f32,
     gradient: &Array2<f32>,
     into: &mut Array2<f32>,
+    mut to_gain: Option<&mut Array1<f32>>,
 ) {
     let rows = x.rows().into_iter().zip(gradient.rows());
     for ((x, gradient), mut into) in rows.zip(into.rows_mut()) {
@@ -38,6 +40,12 @@ pub fn add_rms_norm_gradient(
             .and(&gradient)
             .and(gain)
             .for_each(|into, x, gradient, gain| *into += gradient * gain * inverse - pull * x);
+        if let Some(to_gain) = &mut to_gain {
+            Zip::from(&mut **to_gain)
+                .and(&x)
+                .and(&gradient)
+                .for_each(|sum, x, gradient| *sum += gradient * x * inverse);
+        }
     }
 }
 

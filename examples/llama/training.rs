@@ -9,6 +9,7 @@ use super::{
     block::{Block, LAYERS, Linear},
     parts::{add_rms_norm_gradient, gated, gated_gradients, rms_norm, rotate_back},
     product::{add_to_inputs, add_to_weights, outputs},
+    rest::Norms,
 };
 
 /// One matrix `[out, in]` for each of [`LAYERS`].
@@ -128,7 +129,8 @@ impl Block {
     }
 
     /// The gradient of the block's input, given that of its output; adds those of the weights to
-    /// `into`. Weights and inputs are those of [`trace`](Self::trace).
+    /// `into`, and those of the norms to `norms` where they are asked for. Weights and inputs are
+    /// those of [`trace`](Self::trace).
     ///
     /// # Errors
     /// Those of `inputs`.
@@ -139,7 +141,9 @@ impl Block {
         inputs: &dyn Inputs,
         mut gradient: Array2<f32>,
         into: &mut Weights,
+        norms: Option<&mut Norms>,
     ) -> Result<Array2<f32>> {
+        let [to_first, to_second] = norms.map_or([None, None], |norms| norms.each_mut().map(Some));
         let epsilon = self.config.rms_norm_eps;
         let heads = self.heads();
         // Through layers that read the same input to that input.
@@ -156,7 +160,14 @@ impl Block {
         let [to_gate, to_up] = gated_gradients(&trace.gate, &trace.up, &to_gated);
         let to_normed = through(2, &[(4, &to_gate), (5, &to_up)])?;
         let [before, middle] = &trace.streams;
-        add_rms_norm_gradient(middle, &self.norms[1], epsilon, &to_normed, &mut gradient);
+        add_rms_norm_gradient(
+            middle,
+            &self.norms[1],
+            epsilon,
+            &to_normed,
+            &mut gradient,
+            to_second,
+        );
 
         let to_attended = through(1, &[(3, &gradient)])?;
         let [q, k, v] = &trace.heads;
@@ -166,7 +177,14 @@ impl Block {
         rotate_back(&mut q, heads.size, &self.frequencies);
         rotate_back(&mut k, heads.size, &self.frequencies);
         let to_normed = through(0, &[(0, &q), (1, &k), (2, &v)])?;
-        add_rms_norm_gradient(before, &self.norms[0], epsilon, &to_normed, &mut gradient);
+        add_rms_norm_gradient(
+            before,
+            &self.norms[0],
+            epsilon,
+            &to_normed,
+            &mut gradient,
+            to_first,
+        );
         Ok(gradient)
     }
 }

@@ -20,7 +20,8 @@ pub struct Adam {
     steps: i32,
 }
 
-const BETAS: [f32; 2] = [0.9, 0.999];
+/// Gradients of few stories are noisy, and those of some weights change much while training goes on.
+const BETAS: [f32; 2] = [0.95, 0.98];
 const EPSILON: f32 = 1e-8;
 
 impl Adam {

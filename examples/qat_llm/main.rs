@@ -189,7 +189,7 @@ impl Bench {
             steps: options.steps,
             batch: options.batch,
             rates: match options.rate {
-                Some(rate) => Rates::all(rate),
+                Some(rate) => Rates::of(rate),
                 None => student.rates(setting.rates),
             },
             seed,
@@ -212,7 +212,7 @@ impl Bench {
         )?;
 
         // What is measured is the converted model: integers, packed, and their kernels.
-        let converted = student.convert(self.float.clone(), setting.inputs)?;
+        let converted = student.convert(setting.inputs)?;
         let mut run = self.measured(&converted, setting.name, what, started)?;
         run.seed = Some(seed);
         run.steps = training.steps;

@@ -53,7 +53,7 @@ impl Setting {
             name,
             weights,
             inputs,
-            rates: Rates::all(rate),
+            rates: Rates::of(rate),
             estimator: Ewgs::new(DELTA * steps as f32)?,
         })
     }

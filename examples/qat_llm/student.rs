@@ -15,10 +15,13 @@ use crate::{
     lora::Adapters,
     start::Start,
     stories::Random,
+    training::Sums,
 };
 
 /// How far from its code a weight may start, in steps: just not at the edge to the next.
 const REACH: f32 = 0.45;
+/// The rate of embedding, head and norms by that of weights.
+const REST: f32 = 3.0;
 /// The rate of adapters by that of weights.
 const ADAPTERS: f32 = 2.0;
 
@@ -36,6 +39,9 @@ pub enum Trained {
 /// All layers of all blocks.
 pub struct Student {
     trained: Trained,
+    /// Embedding, head and norms are trained; they stay in floats.
+    pub model: Llama,
+    rest: Adam,
     blocks: Vec<Vec<Layer>>,
     /// The weights that the blocks run with: those that are trained, on the grid.
     pub weights: Vec<Weights>,
@@ -49,15 +55,18 @@ pub struct Rates {
     pub scales: f32,
     /// Of zero points, in steps.
     pub zero_points: f32,
+    /// Of embedding, head and norms.
+    pub rest: f32,
 }
 
 impl Rates {
-    /// One rate for all.
-    pub fn all(rate: f32) -> Self {
+    /// From that of weights.
+    pub fn of(rate: f32) -> Self {
         Self {
             weights: rate,
             scales: rate,
             zero_points: rate,
+            rest: REST * rate,
         }
     }
 }
@@ -84,7 +93,10 @@ impl Student {
         let shapes = |layers: &Vec<Layer>| {
             std::array::from_fn(|layer| Array2::zeros(layers[layer].latent.dim()))
         };
+        let mut model = model.clone();
         let mut student = Self {
+            rest: Adam::new(model.rest_mut().count()),
+            model,
             trained,
             weights: blocks.iter().map(shapes).collect(),
             blocks,
@@ -108,6 +120,7 @@ impl Student {
         match self.trained {
             Trained::Adapters { .. } => Rates {
                 weights: ADAPTERS * rates.weights,
+                rest: 0.0,
                 ..rates
             },
             _ => rates,
@@ -115,11 +128,13 @@ impl Student {
     }
 
     /// Moves what is trained against the gradients of `weights`.
-    pub fn step(&mut self, gradients: &[Weights], rates: Rates) -> Result<()> {
+    pub fn step(&mut self, gradients: &Sums, rates: Rates) -> Result<()> {
         let layers = self.blocks.iter_mut().flatten();
-        let both: Vec<_> = layers.zip(gradients.iter().flatten()).collect();
+        let both: Vec<_> = layers.zip(gradients.weights.iter().flatten()).collect();
         both.into_par_iter()
             .try_for_each(|(layer, gradient)| layer.step(gradient, rates))?;
+        let rest = self.model.rest_mut();
+        self.rest.step(rest, gradients.rest.iter(), rates.rest);
         self.put_on_grid()
     }
 
@@ -131,8 +146,9 @@ impl Student {
         Ok(())
     }
 
-    /// A float model with the layers that were trained: packed, or as floats if fake quantization is off.
-    pub fn convert(&self, mut model: Llama, inputs: Option<Scheme>) -> Result<Llama> {
+    /// The model that was trained: its layers packed, or as floats if fake quantization is off.
+    pub fn convert(&self, inputs: Option<Scheme>) -> Result<Llama> {
+        let mut model = self.model.clone();
         for (index, layers) in self.blocks.iter().enumerate() {
             let mut block = model.block(index)?;
             for (layer, name) in layers.iter().zip(LAYERS) {

@@ -3,7 +3,7 @@
 use std::{fmt, time::Instant};
 
 use lowbit::{
-    Result, Scheme,
+    Error, Result, Scheme,
     prelude::*,
     qat::{DynamicFakeQuant, Plain},
 };
@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use crate::{
     adam::rate,
     llama::{
-        Llama, loss,
+        Llama, Rest, loss,
         training::{AsTheyAre, Inputs, Weights},
     },
     progress::Progress,
@@ -71,9 +71,40 @@ impl Inputs for PerToken {
     }
 }
 
-/// Trains a student of this model, which is also its teacher.
+/// Gradients of all that is trained.
+pub struct Sums {
+    pub weights: Vec<Weights>,
+    pub rest: Rest,
+}
+
+impl Sums {
+    fn zeros(student: &Student) -> Self {
+        let zeros = |weights: &Weights| weights.each_ref().map(|w| Array2::zeros(w.dim()));
+        Self {
+            weights: student.weights.iter().map(zeros).collect(),
+            rest: Rest::zeros(&student.model),
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        let weights = self.weights.iter_mut().flatten();
+        for (sum, gradient) in weights.zip(other.weights.iter().flatten()) {
+            *sum += gradient;
+        }
+        for (sum, gradient) in self.rest.iter_mut().zip(other.rest.iter()) {
+            *sum += gradient;
+        }
+    }
+
+    fn numbers_mut(&mut self) -> impl Iterator<Item = &mut f32> {
+        let weights = self.weights.iter_mut().flatten().flatten();
+        weights.chain(self.rest.iter_mut())
+    }
+}
+
+/// Trains a student of this model.
 pub fn train(
-    model: &Llama,
+    teacher: &Llama,
     student: &mut Student,
     inputs: Option<Scheme>,
     stories: &[&Story],
@@ -90,9 +121,9 @@ pub fn train(
     for step in 0..training.steps {
         let batch = batches.next();
         let batch: Vec<&Story> = batch.iter().map(|&story| stories[story]).collect();
-        let (loss, mut sums) = sums(model, student, &*inputs, &batch, training.objective)?;
+        let (loss, mut sums) = sums(teacher, student, &*inputs, &batch, training.objective)?;
         let tokens: usize = batch.iter().map(|story| story.window.tokens.len()).sum();
-        for sum in sums.iter_mut().flatten() {
+        for sum in sums.numbers_mut() {
             *sum /= tokens as f32;
         }
         let most = training.rates;
@@ -101,6 +132,7 @@ pub fn train(
             weights: now(most.weights),
             scales: now(most.scales),
             zero_points: now(most.zero_points),
+            rest: now(most.rest),
         };
         student.step(&sums, rates)?;
         progress.show(step + 1, loss / tokens as f64, started.elapsed());
@@ -111,36 +143,35 @@ pub fn train(
 
 /// The sum of the losses of some stories, and its gradients; the same on any number of threads.
 fn sums(
-    model: &Llama,
+    teacher: &Llama,
     student: &Student,
     inputs: &dyn Inputs,
     batch: &[&Story],
     objective: Objective,
-) -> Result<(f64, Vec<Weights>)> {
+) -> Result<(f64, Sums)> {
     let each = batch
         .par_iter()
-        .map(|story| one(model, student, inputs, story, objective))
+        .map(|story| one(teacher, student, inputs, story, objective))
         .collect::<Result<Vec<_>>>()?;
     let sum = each
         .into_iter()
         .reduce(|(mut loss, mut sums), (other, gradients)| {
             loss += other;
-            for (sum, gradient) in sums.iter_mut().flatten().zip(gradients.iter().flatten()) {
-                *sum += gradient;
-            }
+            sums.add(&gradients);
             (loss, sums)
         });
-    Ok(sum.unwrap_or_default())
+    sum.ok_or_else(|| Error::other("there are no stories to train on"))
 }
 
 /// The loss of a story, and its gradients.
 fn one(
-    model: &Llama,
+    teacher: &Llama,
     student: &Student,
     inputs: &dyn Inputs,
     story: &Story,
     objective: Objective,
-) -> Result<(f64, Vec<Weights>)> {
+) -> Result<(f64, Sums)> {
+    let model = &student.model;
     let mut x = model.embed(&story.window.tokens)?;
     let mut traces = Vec::with_capacity(student.weights.len());
     for (block, weights) in model.layers().iter().zip(&student.weights) {
@@ -151,19 +182,20 @@ fn one(
     let logits = model.logits(&x);
     let (loss, gradient) = match objective {
         Objective::CrossEntropy => loss::cross_entropy(&logits, &story.window.targets),
-        Objective::Distillation => loss::divergence(&logits, &model.head_of(&story.teacher)),
+        Objective::Distillation => loss::divergence(&logits, &teacher.head_of(&story.teacher)),
     };
-    let mut gradient = model.logits_backward(&x, &gradient);
-    let zeros = |weights: &Weights| weights.each_ref().map(|w| Array2::zeros(w.dim()));
-    let mut sums: Vec<Weights> = student.weights.iter().map(zeros).collect();
+    let mut sums = Sums::zeros(student);
+    let mut gradient = model.logits_backward(&x, &gradient, Some(&mut sums.rest));
     let blocks = model
         .layers()
         .iter()
         .zip(&student.weights)
         .zip(&traces)
-        .zip(&mut sums);
-    for (((block, weights), trace), sums) in blocks.rev() {
-        gradient = block.backward(trace, weights, inputs, gradient, sums)?;
+        .zip(&mut sums.weights)
+        .zip(&mut sums.rest.norms);
+    for ((((block, weights), trace), sums), norms) in blocks.rev() {
+        gradient = block.backward(trace, weights, inputs, gradient, sums, Some(norms))?;
     }
+    model.embed_backward(&story.window.tokens, &gradient, &mut sums.rest);
     Ok((loss, sums))
 }

@@ -17,7 +17,7 @@ mod oracle;
 mod support;
 
 use llama::{
-    Block,
+    Block, Rest,
     decoding::{Decoder, continuations},
     loss,
     training::{AsTheyAre, Inputs, Weights},
@@ -36,6 +36,7 @@ const SHAPES: [Shape; 3] = [
         hidden: 24,
         inner: 20,
         bias: false,
+        tied: true,
     },
     Shape {
         heads: 3,
@@ -44,6 +45,7 @@ const SHAPES: [Shape; 3] = [
         hidden: 20,
         inner: 44,
         bias: true,
+        tied: false,
     },
     Shape {
         heads: 2,
@@ -52,6 +54,7 @@ const SHAPES: [Shape; 3] = [
         hidden: 16,
         inner: 12,
         bias: false,
+        tied: true,
     },
 ];
 const TOKENS: [u16; 19] = [1, 3, 5, 2, 4, 4, 9, 10, 0, 7, 8, 6, 1, 1, 2, 3, 5, 8, 10];
@@ -104,8 +107,8 @@ fn a_model_of_other_sizes_than_its_configuration_is_refused_before_it_runs() {
     }
 }
 
-/// Cross-entropy and the gradients of all weights and of the first hidden states.
-fn gradients(model: &llama::Llama, inputs: &dyn Inputs) -> (f64, Vec<Weights>, Array2<f32>) {
+/// Cross-entropy and the gradients of all weights, of the rest and of the first hidden states.
+fn gradients(model: &llama::Llama, inputs: &dyn Inputs) -> (f64, Vec<Weights>, Rest, Array2<f32>) {
     let weights: Vec<Weights> = model
         .layers()
         .iter()
@@ -119,24 +122,28 @@ fn gradients(model: &llama::Llama, inputs: &dyn Inputs) -> (f64, Vec<Weights>, A
         x = y;
     }
     let (loss, gradient) = loss::cross_entropy(&model.logits(&x), &TARGETS);
-    let mut gradient = model.logits_backward(&x, &gradient);
+    let mut rest = Rest::zeros(model);
+    let without = model.logits_backward(&x, &gradient, None);
+    let mut gradient = model.logits_backward(&x, &gradient, Some(&mut rest));
+    assert_eq!(gradient, without);
     let mut sums = Vec::new();
     let blocks = model.layers().iter().zip(&weights).zip(&traces);
-    for ((block, weights), trace) in blocks.rev() {
+    for (((block, weights), trace), norms) in blocks.zip(&mut rest.norms).rev() {
         let mut sum = weights.each_ref().map(|w| Array2::zeros(w.dim()));
         gradient = block
-            .backward(trace, weights, inputs, gradient, &mut sum)
+            .backward(trace, weights, inputs, gradient, &mut sum, Some(norms))
             .unwrap();
         sums.insert(0, sum);
     }
-    (loss, sums, gradient)
+    model.embed_backward(&TOKENS, &gradient, &mut rest);
+    (loss, sums, rest, gradient)
 }
 
 #[test]
 fn gradients_are_those_of_finite_differences() {
     for shape in SHAPES {
         let (model, oracle) = tiny(shape);
-        let (loss, weights, input) = gradients(&model, &AsTheyAre);
+        let (loss, weights, rest, input) = gradients(&model, &AsTheyAre);
         let expected = oracle.loss(&TOKENS, &TARGETS);
         assert!(
             (loss - expected).abs() < 1e-4 * expected,
@@ -151,6 +158,15 @@ fn gradients_are_those_of_finite_differences() {
                     close(gradient.as_slice().unwrap()[at], expected);
                 }
             }
+        }
+        let rest: Vec<f32> = rest.iter().copied().collect();
+        assert_eq!(rest.len(), oracle.clone().rest_mut().count());
+        // Of the embedding, the head or the last norm, and the norms of the blocks.
+        for at in (0..rest.len()).step_by(7) {
+            let expected = oracle.slope(&TOKENS, &TARGETS, |oracle, step| {
+                *oracle.rest_mut().nth(at).unwrap() += step;
+            });
+            close(rest[at], expected);
         }
         for at in [0, 5, input.len() / 2, input.len() - 1] {
             let expected = oracle.slope(&TOKENS, &TARGETS, |oracle, step| {
@@ -193,7 +209,7 @@ fn what_is_done_to_inputs_is_seen_by_layers_and_gradients() {
     {
         *weights *= 2.0;
     }
-    let (loss, weights, input) = gradients(&model, &Doubled);
+    let (loss, weights, _, input) = gradients(&model, &Doubled);
     assert!((loss - oracle.loss(&TOKENS, &TARGETS)).abs() < 1e-4 * loss);
     let at = |oracle: &mut Oracle, step| oracle.blocks[1].weights[6][[3, 4]] += 2.0 * step;
     close(weights[1][6][[3, 4]], oracle.slope(&TOKENS, &TARGETS, at));

@@ -8,6 +8,8 @@ use crate::support::Shape;
 pub struct Oracle {
     pub shape: Shape,
     pub embedding: Array2<f64>,
+    /// None if it is the embedding.
+    pub head: Option<Array2<f64>>,
     pub blocks: Vec<OracleBlock>,
     pub norm: Array1<f64>,
     /// Added to the hidden states before the first block, in row-major order.
@@ -37,7 +39,18 @@ impl Oracle {
             let gated = gate.mapv(|g| g / (1.0 + (-g).exp())) * up;
             x = &x + &block.linear(6, &gated);
         }
-        rms_norm(&x, &self.norm).dot(&self.embedding.t())
+        let head = self.head.as_ref().unwrap_or(&self.embedding);
+        rms_norm(&x, &self.norm).dot(&head.t())
+    }
+
+    /// Embedding, head and norms, in the order of those of the model.
+    pub fn rest_mut(&mut self) -> impl Iterator<Item = &mut f64> {
+        let matrices = self
+            .embedding
+            .iter_mut()
+            .chain(self.head.iter_mut().flatten());
+        let norms = self.blocks.iter_mut().flat_map(|block| &mut block.norms);
+        matrices.chain(&mut self.norm).chain(norms.flatten())
     }
 
     fn attention(&self, q: &Array2<f64>, k: &Array2<f64>, v: &Array2<f64>) -> Array2<f64> {

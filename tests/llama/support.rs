@@ -23,6 +23,8 @@ pub struct Shape {
     pub inner: usize,
     /// Whether attention has biases.
     pub bias: bool,
+    /// Whether the head is the embedding.
+    pub tied: bool,
 }
 
 /// A model of some size with weights that look random.
@@ -44,6 +46,7 @@ fn parts(shape: Shape) -> (BTreeMap<String, ArrayD<f32>>, Oracle) {
         hidden,
         inner,
         bias,
+        tied,
     } = shape;
     let mut tensors: BTreeMap<String, ArrayD<f32>> = BTreeMap::new();
     let state = Cell::new(1_u64);
@@ -62,6 +65,7 @@ fn parts(shape: Shape) -> (BTreeMap<String, ArrayD<f32>>, Oracle) {
         matrix.mapv(f64::from)
     };
     let embedding = matrix("model.embed_tokens.weight".into(), VOCABULARY, hidden, 1.0);
+    let own_head = (!tied).then(|| matrix("lm_head.weight".into(), VOCABULARY, hidden, 1.0));
     let shapes = [
         (heads * head, hidden),
         (key_heads * head, hidden),
@@ -103,6 +107,7 @@ fn parts(shape: Shape) -> (BTreeMap<String, ArrayD<f32>>, Oracle) {
     let oracle = Oracle {
         shape,
         embedding,
+        head: own_head,
         blocks,
         norm,
         shift: Vec::new(),
@@ -119,6 +124,7 @@ fn read(shape: Shape, tensors: &BTreeMap<String, ArrayD<f32>>) -> Result<Llama> 
         hidden,
         inner,
         bias,
+        tied,
     } = shape;
     let bytes: BTreeMap<&String, Vec<u8>> = tensors
         .iter()
@@ -133,7 +139,7 @@ fn read(shape: Shape, tensors: &BTreeMap<String, ArrayD<f32>>) -> Result<Llama> 
         "hidden_size": {hidden}, "intermediate_size": {inner}, "num_hidden_layers": {BLOCKS},
         "num_attention_heads": {heads}, "num_key_value_heads": {key_heads}, "head_dim": {head},
         "vocab_size": {VOCABULARY}, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0, "tie_word_embeddings": true, "attention_bias": {bias}}}"#
+        "rope_theta": 10000.0, "tie_word_embeddings": {tied}, "attention_bias": {bias}}}"#
     );
     let unique = format!(
         "lowbit-llama-{}-{:?}-{hidden}",
