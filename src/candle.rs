@@ -7,7 +7,8 @@
 //!   a fake-quantized input; [`qat_linear`] and [`qat_conv2d`] make them from a `VarBuilder`.
 //!
 //! Values and gradients have the same bits as those of [`qat`](crate::qat) without a framework, which
-//! computes them; only a gradient of −0 becomes 0, since candle adds gradients to zeros. Tensors are `f32` on the CPU, of any layout; others are errors.
+//! computes them; only a gradient of −0 becomes 0, since candle adds gradients to zeros. Tensors
+//! are `f32` on the CPU, of any layout; others are errors.
 //!
 //! ```
 //! use candle_core::{DType, Device, Module, Tensor};

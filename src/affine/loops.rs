@@ -1,8 +1,9 @@
 //! The scalar definition over slices: loops that the compiler turns into SIMD on every target.
 //!
 //! Each takes elements of one [`Span`](crate::groups::Span) and its parameters, which [`zip`] goes
-//! through in steps. No loop body branches on data, so that each is a handful of vector instructions; all are inlined, for [`wide`](crate::simd::wide) to
-//! compile them for what the machine has.
+//! through in steps. No loop body branches on data, so that each is a handful of vector
+//! instructions; all are inlined, for [`wide`](crate::simd::wide) to compile them for what the
+//! machine has.
 
 use super::{
     Parameter,

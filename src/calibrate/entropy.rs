@@ -14,7 +14,8 @@ use crate::{
 /// For each number `i` of bins from the number of levels on, the reference is the first `i` bins of
 /// `|x|` with all that lies beyond added to the last one; the candidate is the same bins collapsed
 /// into as many levels as the codes have on one side, each level spread evenly over those of its bins
-/// that the reference has anything in. The last of equally good `i` wins, and the end of its bins is the range.
+/// that the reference has anything in. The last of equally good `i` wins, and the end of its bins
+/// is the range.
 ///
 /// With prefix sums over the bins a candidate costs a pass over the levels, not over the bins. The
 /// bin at 0 is taken to hold what its neighbour does, since zeros need no level of their own.

@@ -285,8 +285,8 @@ impl<'a> Fit<'a> {
         best
     }
 
-    /// The parameter that fits best the codes that have these sums at `at`, as the scheme stores it; none if the codes
-    /// do not determine one.
+    /// The parameter that fits best the codes that have these sums at `at`, as the scheme stores
+    /// it; none if the codes do not determine one.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the nearest f32 is asked for"

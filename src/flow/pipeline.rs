@@ -143,7 +143,8 @@ impl Pipeline {
     }
 
     /// GPTQ with ranges of least squares: of each group as its turn comes, and of a row that is one
-    /// group at several multiples at 4 bits and below ([`Gptq::with_row_search`]). Its damping is 0.01, below 4 bits 0.1.
+    /// group at several multiples at 4 bits and below ([`Gptq::with_row_search`]). Its damping is
+    /// 0.01, below 4 bits 0.1.
     #[must_use]
     pub fn gptq() -> Self {
         Self {

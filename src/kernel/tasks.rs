@@ -37,7 +37,8 @@ pub(super) struct Task<'a, O> {
     pub(super) out: ArrayViewMut2<'a, O>,
 }
 
-/// Computes the output, `[rows, width]` in row-major order, of a product of some depth: calls `work` for parts of it, on at most so many threads.
+/// Computes the output, `[rows, width]` in row-major order, of a product of some depth: calls
+/// `work` for parts of it, on at most so many threads.
 pub(super) fn over_parts<'a, O: Send>(
     out: &'a mut [O],
     [rows, width, depth]: [usize; 3],

@@ -98,7 +98,8 @@ impl InputDeviation {
     /// one has it. A pair that is refused changes nothing.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the two differ in shape; those of [`Hessian::observe`].
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the two differ in shape; those of
+    /// [`Hessian::observe`].
     pub fn observe<D: Dimension>(
         &mut self,
         float: &ArrayRef<f32, D>,
@@ -142,7 +143,8 @@ impl InputDeviation {
     /// Adds what another one has seen, as if this one had seen it too.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the other layer has another number of inputs.
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the other layer has another number
+    /// of inputs.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         self.hessian.merge(&other.hessian)?;
         match (&mut self.sum, &other.sum) {

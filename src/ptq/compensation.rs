@@ -15,8 +15,8 @@ use crate::{
 /// quantized layers before it produce it comes near to what it computed on the float model's `X`.
 ///
 /// It is the regression `W' = argmin ‖X W ᵀ + E − X̂ W'ᵀ‖² + λ ‖W' − W‖²`, that is
-/// `W' = W + (W (X − X̂)ᵀ X̂ + Eᵀ X̂) (X̂ᵀ X̂ + λI)⁻¹`, of which a share `α` is applied. `E`, where it is
-/// given, are deviations that the layer's outputs are added to, such as those of the residual
+/// `W' = W + (W (X − X̂)ᵀ X̂ + Eᵀ X̂) (X̂ᵀ X̂ + λI)⁻¹`, of which a share `α` is applied. `E`, where
+/// it is given, are deviations that the layer's outputs are added to, such as those of the residual
 /// stream of a transformer: the layer then takes them off as far as its inputs can tell. Whatever
 /// method quantizes `W'` with the Hessian of `X̂` then works towards the float model's outputs.
 ///

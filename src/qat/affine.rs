@@ -200,12 +200,12 @@ impl<E: StraightThroughEstimator> AffineFakeQuant<E> {
         self.enabled = enabled;
     }
 
-    /// [`forward`](super::FakeQuantExt::forward) into an array that is there already, of any layout; allocates
-    /// nothing for tensors of up to four axes.
+    /// [`forward`](super::FakeQuantExt::forward) into an array that is there already, of any
+    /// layout; allocates nothing for tensors of up to four axes.
     ///
     /// # Errors
-    /// Those of [`forward`](super::FakeQuantExt::forward), and [`Error::ShapeMismatch`] if the two shapes
-    /// differ.
+    /// Those of [`forward`](super::FakeQuantExt::forward), and [`Error::ShapeMismatch`] if the two
+    /// shapes differ.
     ///
     /// ```
     /// # use lowbit::{Affine, FakeQuantExt, Scheme, qat::{AffineFakeQuant, Clipped}};
@@ -231,13 +231,13 @@ impl<E: StraightThroughEstimator> AffineFakeQuant<E> {
         Ok(())
     }
 
-    /// [`backward`](super::FakeQuantExt::backward) into gradients that are there already, from an earlier
-    /// step; those of the parameters may have any length. Where the arrays lie in row-major order it
-    /// allocates partial sums alone, a few bytes for each thousand elements and each parameter.
+    /// [`backward`](super::FakeQuantExt::backward) into gradients that are there already, from an
+    /// earlier step; those of the parameters may have any length. Where the arrays lie in row-major
+    /// order it allocates partial sums alone, a few bytes for each thousand elements and each parameter.
     ///
     /// # Errors
-    /// Those of [`backward`](super::FakeQuantExt::backward), and [`Error::ShapeMismatch`] if the gradient of
-    /// the input has another shape.
+    /// Those of [`backward`](super::FakeQuantExt::backward), and [`Error::ShapeMismatch`] if the
+    /// gradient of the input has another shape.
     ///
     /// ```
     /// # use lowbit::{Affine, FakeQuantExt, Scheme, qat::{AffineFakeQuant, Clipped}};

@@ -17,8 +17,8 @@ use crate::{
 };
 
 /// Fake quantization with parameters from each input itself, group by group, its least and greatest
-/// element unless a calibrator chooses otherwise: dynamic activations "per token" with [`Granularity::PerRow`](crate::Granularity::PerRow),
-/// but any granularity serves.
+/// element unless a calibrator chooses otherwise: dynamic activations "per token" with
+/// [`Granularity::PerRow`](crate::Granularity::PerRow), but any granularity serves.
 ///
 /// Nothing is learned: the gradients of scales and zero points are empty, and that of the input
 /// takes the scales as constants.

@@ -148,8 +148,8 @@ impl<E: StraightThroughEstimator> ObservedFakeQuant<E> {
         self.observing
     }
 
-    /// Switches observing on or off. Off, [`observe`](super::FakeQuantExt::observe) does nothing, and the
-    /// parameters stay as they are.
+    /// Switches observing on or off. Off, [`observe`](super::FakeQuantExt::observe) does nothing,
+    /// and the parameters stay as they are.
     pub fn set_observing(&mut self, observing: bool) {
         self.observing = observing;
     }

@@ -28,8 +28,8 @@ pub(in crate::kernel) struct Parameters<'a> {
     pub(in crate::kernel) code_sums: &'a [i32],
     /// What was taken from codes when they were packed.
     pub(in crate::kernel) offset: i32,
-    /// `Σ (x − zx)`, times what the weights want (`Weights::x_factor`), `[group][row]` from the first row of
-    /// the tile on.
+    /// `Σ (x − zx)`, times what the weights want (`Weights::x_factor`), `[group][row]` from the
+    /// first row of the tile on.
     pub(in crate::kernel) x_sums: &'a [i32],
     /// From one group to the next.
     pub(in crate::kernel) x_stride: usize,
